@@ -1,0 +1,36 @@
+# Everything runs in .venv; no tool has to be installed by hand.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STORE  ?= .trtllm-kit
+
+.PHONY: help demo test lint types golden benchmarks clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
+
+$(BIN)/trtllm-kit: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v <= (3, 12) else f"Python 3.10 to 3.12 is needed, {sys.executable} is {v[0]}.{v[1]}: set PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[quantize,cpu,triton,dev]'
+	@touch $@
+
+demo: $(BIN)/trtllm-kit ## build, deploy, stream, validate and stop examples/tiny-llama on this machine
+	@TRTLLM_KIT_STORE=$(abspath $(STORE)) PATH="$(abspath $(BIN)):$$PATH" bash examples/demo.sh
+
+test: $(BIN)/trtllm-kit ## the whole test suite
+	$(BIN)/python -m pytest -q $(PYTEST)
+
+lint: $(BIN)/trtllm-kit ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(BIN)/trtllm-kit ## mypy
+	$(BIN)/mypy
+
+benchmarks: $(BIN)/trtllm-kit ## the tables of docs/benchmarks.md
+	$(BIN)/python benchmarks/cpu_engine.py
+
+clean: ## remove the environment and the demo's store
+	rm -rf $(VENV) $(STORE)

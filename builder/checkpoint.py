@@ -1,0 +1,30 @@
+"""A Hugging Face checkpoint on disk that passed every check of `fetch`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from builder.model_config import ModelConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorEntry:
+    """Where one tensor lies: which file, which safetensors dtype ("BF16", "F16", "F32", "I8", ...), which shape."""
+
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A folder of safetensors shards, config and tokenizer, checked and fingerprinted."""
+
+    source: str  # what the user wrote: org/name@revision, or a folder
+    path: Path
+    config: ModelConfig
+    tensors: Mapping[str, TensorEntry] = field(repr=False)  # by Hugging Face name
+    files: Mapping[str, str] = field(repr=False)  # relative name -> sha256 of the files that a build reads
+    digest: str  # sha256 over `files`

@@ -1,0 +1,28 @@
+"""Quantized checkpoint → engine: one module per runtime, all behind one Protocol."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+from builder.plan import BuildPlan
+from trtllm_kit.console import Talk
+
+
+class Compiler(Protocol):
+    """What a runtime is to the build. A module is an implementation."""
+
+    LAYOUT: str
+    """Which layout of the quantized checkpoint it reads: "trtllm" or "hf"."""
+
+    def check(self, plan: BuildPlan) -> None:
+        """Refuse, before any work, what this runtime cannot do here; HostError when its tools are absent."""
+
+    def inputs(self, plan: BuildPlan) -> dict[str, Any]:
+        """All that the engine depends on beside the quantized checkpoint: flags, tool versions. Plain JSON values."""
+
+    def versions(self, plan: BuildPlan) -> dict[str, str]:
+        """Versions of the stack that the engine is tied to, by name ("tensorrt_llm", "tensorrt", "openvino_genai", ...)."""
+
+    def compile(self, quantized: Path, plan: BuildPlan, out: Path, talk: Talk) -> None:
+        """Fill the empty folder `out` with the engine; BuildStepError, FitError or HostError when it cannot."""

@@ -1,0 +1,139 @@
+"""What a build will do: the spec with every `auto` replaced by a value, and the reason for each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from builder.checkpoint import Checkpoint
+from profiles.skus import Sku
+from trtllm_kit.identifier import BuildIdentifier
+from trtllm_kit.spec import Runtime
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildFlags:
+    """`trtllm-build`'s flags by their own names, all decided. The `cpu` and `pytorch` runtimes read the limits."""
+
+    max_batch_size: int
+    max_input_len: int
+    max_seq_len: int
+    max_num_tokens: int
+    opt_num_tokens: int | None
+    max_beam_width: int
+    tokens_per_block: int
+    kv_cache_type: str
+    remove_input_padding: str
+    context_fmha: str
+    use_paged_context_fmha: str
+    use_fp8_context_fmha: str
+    gpt_attention_plugin: str
+    gemm_plugin: str | None
+    gemm_swiglu_plugin: str
+    low_latency_gemm_plugin: str
+    low_latency_gemm_swiglu_plugin: str
+    fp8_rowwise_gemm_plugin: str
+    bert_context_fmha_fp32_acc: str
+    nccl_plugin: str
+    lora_plugin: str
+    reduce_fusion: str
+    user_buffer: str
+    norm_quant_fusion: str
+    use_fused_mlp: str
+    multiple_profiles: str
+    streamingllm: str
+    pp_reduce_scatter: str
+    gather_context_logits: bool
+    gather_generation_logits: bool
+    logits_dtype: str
+    speculative_decoding_mode: str | None
+    max_draft_len: int
+    workers: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class KvCache:
+    """Paged KV cache settings."""
+
+    dtype: str  # "auto": the model's own; "fp8", "int8", "nvfp4"
+    free_gpu_memory_fraction: float  # of what is free once the engine is loaded
+    enable_block_reuse: bool
+    max_tokens: int | None  # capacity of the pool in tokens; None: by the fraction
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServingPlan:
+    """Values that the model repository is rendered with."""
+
+    concurrency: int
+    decoupled_mode: bool
+    triton_max_batch_size: int
+    preprocessing_instance_count: int
+    postprocessing_instance_count: int
+    bls_instance_count: int
+    max_queue_size: int
+    max_queue_delay_microseconds: int
+    batch_scheduler_policy: str
+    enable_chunked_context: bool
+    exclude_input_in_output: bool
+    add_special_tokens: bool
+    skip_special_tokens: bool
+    accumulate_tokens: bool
+    cpu_threads: int  # 0: all that the serving machine has
+    root: str  # prefix of `engine` and `tokenizer` in the rendered files; "" means relative to the artifact
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationPlan:
+    """The load that `validate` sends, and what it must reach (None: no limit)."""
+
+    concurrencies: tuple[int, ...]
+    requests_per_level: int
+    input_len: int
+    output_len: int
+    ttft_p95_ms: float | None
+    tpot_p95_ms: float | None
+    min_output_tokens_per_s: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildPlan:
+    """Everything that the stages need, decided before any work."""
+
+    identifier: BuildIdentifier
+    checkpoint: Checkpoint
+    precision: str  # a row of builder.quantize.schemes.SCHEMES
+    sku: Sku
+    tp_size: int
+    pp_size: int
+    runtime: Runtime
+    trtllm_version: str  # "1.2.1"; for `cpu` the version whose contract the repository follows
+    kv_cache: KvCache
+    build: BuildFlags
+    serving: ServingPlan
+    validation: ValidationPlan
+    trust_remote_code: bool = False
+    reasons: Mapping[str, str] = field(default_factory=dict)  # dotted spec key -> why this value
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def world_size(self) -> int:
+        """Number of ranks, one GPU each."""
+        return self.tp_size * self.pp_size
+
+    def resolved_spec(self) -> dict[str, Any]:
+        """The spec that gives this very plan again, with no `auto` left in it; written into the artifact."""
+        return {
+            "model": self.checkpoint.source,
+            "name": self.identifier.model,
+            "trust_remote_code": self.trust_remote_code,
+            "precision": self.precision,
+            "runtime": self.runtime,
+            "trtllm_version": self.trtllm_version,
+            "target": {"sku": self.sku.id, "tp_size": self.tp_size, "pp_size": self.pp_size},
+            "kv_cache": asdict(self.kv_cache),
+            "build": asdict(self.build),
+            "serving": asdict(self.serving),
+            "validation": {**asdict(self.validation), "concurrencies": list(self.validation.concurrencies)},
+        }

@@ -1,0 +1,92 @@
+"""How the kit talks: results on stdout, talk on stderr, plain lines without a terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterator
+from typing import Protocol
+
+
+class Talk(Protocol):
+    """What a long step may say while it works. Floors below the command line see only this."""
+
+    def say(self, text: str) -> None:
+        """One line of talk."""
+
+    def warn(self, text: str) -> None:
+        """One line that a person should not miss."""
+
+    def progress(self, done: float, total: float, what: str) -> None:
+        """Where a long step stands; cheap to call often. Units are the caller's, `what` names them."""
+
+
+class Silent:
+    """A Talk that says nothing, for callers that only want the result."""
+
+    def say(self, text: str) -> None: ...
+
+    def warn(self, text: str) -> None: ...
+
+    def progress(self, done: float, total: float, what: str) -> None: ...
+
+
+class StderrTalk:
+    """Plain lines on stderr; progress redraws one line on a terminal and prints each quarter elsewhere."""
+
+    _REDRAW_S = 0.1
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self._terminal = sys.stderr.isatty()
+        self._color = self._terminal and "NO_COLOR" not in os.environ
+        self._drawn_at = 0.0
+        self._open_line = False
+        self._quarter = (-1, "")
+
+    def say(self, text: str) -> None:
+        if not self._quiet:
+            self._line(text)
+
+    def warn(self, text: str) -> None:
+        self._line(f"{self._paint('warning:', 33)} {text}")
+
+    def progress(self, done: float, total: float, what: str) -> None:
+        if self._quiet or total <= 0:
+            return
+        share = min(done / total, 1.0)
+        if self._terminal:
+            self._redraw(share, what)
+        elif (int(share * 4), what) != self._quarter:
+            self._quarter = (int(share * 4), what)
+            self._line(f"  {what}: {share:.0%}")
+
+    @contextlib.contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Time the block and say so; a failure is left to the caller's error."""
+        started = time.monotonic()
+        self.say(f"{self._paint(name, 1)} ...")
+        yield
+        self.say(f"{self._paint(name, 1)} done in {time.monotonic() - started:.1f} s")
+
+    def _redraw(self, share: float, what: str) -> None:
+        now = time.monotonic()
+        if now - self._drawn_at < self._REDRAW_S and share < 1:
+            return
+        self._drawn_at = now
+        filled = int(share * 30)
+        sys.stderr.write(f"\r\x1b[K  {'█' * filled}{'░' * (30 - filled)} {share:4.0%} {what}")
+        sys.stderr.flush()
+        self._open_line = True
+
+    def _line(self, text: str) -> None:
+        if self._open_line:
+            sys.stderr.write("\r\x1b[K")
+            self._open_line = False
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+
+    def _paint(self, text: str, code: int) -> str:
+        return f"\x1b[{code}m{text}\x1b[0m" if self._color else text

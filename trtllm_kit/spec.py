@@ -1,0 +1,222 @@
+"""`trtllm-kit.yaml` as written by the user: strict, typed, every `auto` still open.
+
+Keys carry upstream's own snake_case names, so that TensorRT-LLM's documentation applies to them.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from trtllm_kit.errors import SpecError
+
+SPEC_NAME = "trtllm-kit.yaml"
+
+Auto = Literal["auto"]
+Switch = Literal["enable", "disable"]
+Runtime = Literal["tensorrt", "pytorch", "cpu"]
+RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
+Plugin = Literal["auto", "float16", "float32", "bfloat16", "int32", "disable"]
+Positive = Field(gt=0)
+AutoPositive = Field(default="auto", gt=0)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, validate_default=False, protected_namespaces=())
+
+
+class TargetSpec(_Strict):
+    """What the build is for."""
+
+    sku: str = "auto"
+    tp_size: int | Auto = AutoPositive
+    pp_size: int | Auto = AutoPositive
+
+
+class KvCacheSpec(_Strict):
+    """How keys and values are stored between steps."""
+
+    dtype: str = "auto"
+    free_gpu_memory_fraction: float | Auto = Field(default="auto", gt=0, le=1)
+    enable_block_reuse: bool | Auto = "auto"
+    max_tokens: int | Auto | None = AutoPositive
+
+
+class BuildSpec(_Strict):
+    """Flags of `trtllm-build`, by their own names; the other runtimes read the limits among them."""
+
+    max_batch_size: int | Auto = AutoPositive
+    max_input_len: int | Auto = AutoPositive
+    max_seq_len: int | Auto = AutoPositive
+    max_num_tokens: int | Auto = AutoPositive
+    opt_num_tokens: int | Auto = AutoPositive
+    max_beam_width: int = Field(default=1, gt=0)
+    tokens_per_block: int = Field(default=32, gt=0)
+    kv_cache_type: Literal["paged", "continuous", "disabled"] = "paged"
+    remove_input_padding: Switch = "enable"
+    context_fmha: Switch = "enable"
+    use_paged_context_fmha: Switch = "enable"
+    use_fp8_context_fmha: Switch | Auto = "auto"
+    gpt_attention_plugin: Plugin = "auto"
+    gemm_plugin: Literal["auto", "float16", "float32", "bfloat16", "int32", "fp8", "nvfp4", "disable"] | None = None
+    gemm_swiglu_plugin: Literal["fp8", "disable"] = "disable"
+    low_latency_gemm_plugin: Literal["fp8", "disable"] = "disable"
+    low_latency_gemm_swiglu_plugin: Literal["fp8", "disable"] = "disable"
+    fp8_rowwise_gemm_plugin: Plugin = "disable"
+    bert_context_fmha_fp32_acc: Switch = "disable"
+    nccl_plugin: Plugin = "auto"
+    lora_plugin: Plugin = "disable"
+    reduce_fusion: Switch = "disable"
+    user_buffer: Switch = "disable"
+    norm_quant_fusion: Switch = "disable"
+    use_fused_mlp: Switch = "enable"
+    multiple_profiles: Switch | Auto = "auto"
+    streamingllm: Switch = "disable"
+    pp_reduce_scatter: Switch = "disable"
+    gather_context_logits: bool = False
+    gather_generation_logits: bool = False
+    logits_dtype: Literal["float16", "float32"] = "float32"
+    speculative_decoding_mode: (
+        Literal["draft_tokens_external", "lookahead_decoding", "medusa", "explicit_draft_tokens", "eagle"] | None
+    ) = None
+    max_draft_len: int = Field(default=0, ge=0)
+    workers: int | Auto = AutoPositive
+
+
+class ServingSpec(_Strict):
+    """What the Triton model repository is rendered with."""
+
+    concurrency: int | Auto = AutoPositive
+    decoupled_mode: bool = True
+    triton_max_batch_size: int | Auto = AutoPositive
+    preprocessing_instance_count: int | Auto = AutoPositive
+    postprocessing_instance_count: int | Auto = AutoPositive
+    bls_instance_count: int | Auto = AutoPositive
+    max_queue_size: int | Auto = Field(default="auto", ge=0)
+    max_queue_delay_microseconds: int = Field(default=0, ge=0)
+    batch_scheduler_policy: Literal["max_utilization", "guaranteed_no_evict"] = "guaranteed_no_evict"
+    enable_chunked_context: bool | Auto = "auto"
+    exclude_input_in_output: bool = True
+    add_special_tokens: bool = True
+    skip_special_tokens: bool = True
+    accumulate_tokens: bool = True
+    cpu_threads: int | Auto = Field(default="auto", ge=0)
+    root: str = ""
+
+
+class ValidationSpec(_Strict):
+    """The load that `validate` sends and what it must reach."""
+
+    concurrencies: list[int] = Field(default=[1, 4, 8], min_length=1)
+    requests_per_level: int | Auto = AutoPositive
+    input_len: int | Auto = AutoPositive
+    output_len: int | Auto = AutoPositive
+    ttft_p95_ms: float | None = Field(default=None, gt=0)
+    tpot_p95_ms: float | None = Field(default=None, gt=0)
+    min_output_tokens_per_s: float | None = Field(default=None, gt=0)
+
+
+class Spec(_Strict):
+    """A whole `trtllm-kit.yaml`."""
+
+    model: str
+    name: str | None = None
+    trust_remote_code: bool = False
+    precision: str = "auto"
+    runtime: Runtime | Auto = "auto"
+    trtllm_version: str = "auto"
+    target: TargetSpec = TargetSpec()
+    kv_cache: KvCacheSpec = KvCacheSpec()
+    build: BuildSpec = BuildSpec()
+    serving: ServingSpec = ServingSpec()
+    validation: ValidationSpec = ValidationSpec()
+
+
+def load(path: Path, overrides: dict[str, Any] | None = None) -> Spec:
+    """Read a spec file and apply dotted overrides (`{"target.sku": "l40s"}`).
+
+    A relative `model` folder is taken from where the spec lies, so that a build means the same from any directory.
+    Raises SpecError naming the file and the key.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise SpecError(
+            f"no spec at {path}", expected=f"a {SPEC_NAME}", fix="write one with `trtllm-kit init --model MODEL`"
+        ) from None
+    except (UnicodeDecodeError, IsADirectoryError) as error:
+        raise SpecError(f"{path} is not a text file: {error}", expected=f"a {SPEC_NAME}") from None
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SpecError(f"{path} is not YAML: {error}", expected="keys and values, see docs/spec.md") from None
+    if not isinstance(tree, dict):
+        raise SpecError(f"{path} holds no keys", expected="at least `model:`", fix="see docs/spec.md")
+    _anchor_model(tree, path.parent)
+    return parse(tree, overrides, origin=str(path))
+
+
+def parse(tree: dict[str, Any], overrides: dict[str, Any] | None = None, *, origin: str = "the spec") -> Spec:
+    """Check a tree of plain values; SpecError lists every wrong key at once, each with the nearest right one."""
+    for dotted, value in (overrides or {}).items():
+        _put(tree, dotted, value)
+    try:
+        return Spec.model_validate(tree)
+    except ValidationError as error:
+        problems = [_problem(item) for item in error.errors()]
+        raise SpecError(
+            f"{origin}: " + "\n  ".join(problems),
+            expected="the keys and types of docs/spec.md",
+            fix="correct the lines above",
+        ) from None
+
+
+def override(text: str) -> tuple[str, Any]:
+    """`a.b=c` from `--set`, the value read as YAML."""
+    dotted, separator, value = text.partition("=")
+    if not separator or not dotted:
+        raise SpecError(f"--set {text} has no value", expected="--set key.sub=value, e.g. --set build.max_batch_size=32")
+    try:
+        return dotted.strip(), yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise SpecError(f"--set {text}: the value is not YAML: {error}") from None
+
+
+def _anchor_model(tree: dict[str, Any], folder: Path) -> None:
+    model = tree.get("model")
+    if isinstance(model, str) and not Path(model).is_absolute() and (folder / model).is_dir():
+        tree["model"] = str(folder / model)
+
+
+def _put(tree: dict[str, Any], dotted: str, value: Any) -> None:
+    *parents, last = dotted.split(".")
+    for key in parents:
+        child = tree.setdefault(key, {})
+        if not isinstance(child, dict):
+            raise SpecError(f"'{dotted}' cannot be set: '{key}' is a value, not a group of keys")
+        tree = child
+    tree[last] = value
+
+
+def _problem(item: Any) -> str:
+    where = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(item["loc"][-1]), _known_keys(item["loc"][:-1]), n=1, cutoff=0.6)
+        return f"unknown key '{where}'" + (f", did you mean '{near[0]}'?" if near else "")
+    if item["type"] == "missing":
+        return f"'{where}' is missing"
+    return f"'{where}': {item['msg']} (got {item['input']!r})"
+
+
+def _known_keys(parents: tuple[int | str, ...]) -> list[str]:
+    model: type[BaseModel] = Spec
+    for key in parents:
+        annotation = model.model_fields[str(key)].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return list(model.model_fields)
