@@ -16,6 +16,8 @@ class TensorEntry:
     file: Path
     dtype: str
     shape: tuple[int, ...]
+    start: int  # byte offset of its data in `file`
+    size_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +27,7 @@ class Checkpoint:
     source: str  # what the user wrote: org/name@revision, or a folder
     path: Path
     config: ModelConfig
-    tensors: Mapping[str, TensorEntry] = field(repr=False)  # by Hugging Face name
+    tensors: Mapping[str, TensorEntry] = field(repr=False)  # by Hugging Face name, only those that the model needs
     files: Mapping[str, str] = field(repr=False)  # relative name -> sha256 of the files that a build reads
     digest: str  # sha256 over `files`
+    revision: str | None = None  # commit on the hub that `source` resolved to; None for a folder

@@ -15,7 +15,9 @@ MANIFEST = "manifest.json"
 _FORMAT = 1
 
 
-def make(plan: BuildPlan, stages: Mapping[str, str], versions: Mapping[str, str], files: Mapping[str, str]) -> dict[str, Any]:
+def make(
+    plan: BuildPlan, stages: Mapping[str, str], versions: Mapping[str, str], files: Mapping[str, str]
+) -> dict[str, Any]:
     """The manifest of a plan's artifact. Holds no time, host or path: the same inputs give the same bytes."""
     body: dict[str, Any] = {
         "format": _FORMAT,
@@ -77,7 +79,9 @@ def verify(artifact: Path) -> dict[str, Any]:
     }
     problems += [f"{name} is missing" for name in listed if name not in present]
     problems += [f"{name} is not in the manifest" for name in present if name not in listed]
-    problems += [f"{name} has other bytes" for name in listed if name in present and sha256_file(present[name]) != listed[name]]
+    problems += [
+        f"{name} has other bytes" for name in listed if name in present and sha256_file(present[name]) != listed[name]
+    ]
     if problems:
         raise IntegrityError(
             f"{artifact} is damaged: " + "; ".join(problems[:5]),

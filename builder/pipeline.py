@@ -19,7 +19,8 @@ from builder.store import Store
 from builder.tokenizer_files import copy_tokenizer
 from trtllm_kit import __version__
 from trtllm_kit.console import StderrTalk, Talk
-from trtllm_kit.files import link_or_copy, new_folder, pretty_json, read_json, sha256_file
+from trtllm_kit.errors import KitError
+from trtllm_kit.files import link_or_copy, pretty_json, read_json, rename_unless_there, sha256_file, sync_tree
 
 STAGE_NAMES = ("quantize", "compile", "render", "package")
 
@@ -97,6 +98,9 @@ class Pipeline:
     def run(self, upto: str, talk: StderrTalk) -> Path:
         """Run what is not done yet; returns the folder of the stage `upto`, or the artifact's for `package`."""
         self.store.sweep()
+        stages = self.stages()
+        if upto in ("compile", "package") and not stages["compile"].is_done(self.store):
+            compiler_for(self.plan.runtime).check(self.plan)
         folder = Path()
         for stage in self._wanted(upto):
             if stage.is_done(self.store) and (stage.name != "package" or self.artifact() is not None):
@@ -112,10 +116,7 @@ class Pipeline:
         return self._publish()
 
     def drop(self) -> None:
-        """Forget the outputs of this plan, so that the next run builds them anew."""
-        artifact = self.artifact()
-        if artifact is not None:
-            shutil.rmtree(artifact)
+        """Forget the stage outputs of this plan, so that the next run builds them anew; the artifact stays until then."""
         for stage in self.stages().values():
             shutil.rmtree(stage.folder(self.store), ignore_errors=True)
 
@@ -142,7 +143,10 @@ class Pipeline:
     def _package(self, out: Path, _talk: Talk) -> None:
         """Publish the artifact under its digest, then record the digest as this stage's output."""
         plan, stages = self.plan, self.stages()
-        parts = {"engine": stages["compile"].folder(self.store), "model_repository": stages["render"].folder(self.store)}
+        parts = {
+            "engine": stages["compile"].folder(self.store),
+            "model_repository": stages["render"].folder(self.store),
+        }
         staging = out / "artifact"
         files: dict[str, str] = {}
         for part, source in parts.items():
@@ -156,15 +160,15 @@ class Pipeline:
         (staging / "spec.yaml").write_text(spec_text, encoding="utf-8")
         files["spec.yaml"] = sha256_file(staging / "spec.yaml")
         versions = compiler_for(plan.runtime).versions(plan)
-        keys = {"fetch": plan.checkpoint.digest, **{name: stage.key for name, stage in stages.items() if name != "package"}}
+        keys = {
+            "fetch": plan.checkpoint.digest,
+            **{name: stage.key for name, stage in stages.items() if name != "package"},
+        }
         content = manifest.make(plan, keys, versions, files)
         (staging / manifest.MANIFEST).write_text(pretty_json(content), encoding="utf-8")
-        final = self.store.artifact_folder(content["digest"])
-        if not (final / manifest.MANIFEST).is_file():
-            with new_folder(final) as temporary:
-                for path in staging.iterdir():
-                    path.rename(temporary / path.name)
-        shutil.rmtree(staging)
+        _publish_artifact(staging, self.store.artifact_folder(content["digest"]))
+        shutil.rmtree(out / "damaged", ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
         (out / "artifact.json").write_text(pretty_json({"artifact": content["digest"]}), encoding="utf-8")
 
     def _publish(self) -> Path:
@@ -183,6 +187,21 @@ class Pipeline:
 
 def _artifact_digest(package: Stage, store: Store) -> str:
     return str(read_json(package.folder(store) / "artifact.json", "the package stage's record")["artifact"])
+
+
+def _publish_artifact(staging: Path, final: Path) -> None:
+    """Move `staging` to `final`. An intact artifact that is there already stays; a damaged one makes room."""
+    if final.exists():
+        try:
+            manifest.verify(final)
+        except KitError:
+            final.rename(staging.with_name("damaged"))  # goes with the stage's temporary folder
+        else:
+            shutil.rmtree(staging)
+            return
+    final.parent.mkdir(parents=True, exist_ok=True)
+    sync_tree(staging)
+    rename_unless_there(staging, final)
 
 
 def _link_tree(source: Path, target: Path) -> None:

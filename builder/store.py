@@ -98,7 +98,9 @@ class Store:
             return self.artifact_folder(found[0])
         raise SpecError(
             f"'{text}' names {'more than one artifact' if found else 'no artifact'} in {self.root}",
-            expected="an identifier (" + (", ".join(self.refs()) or "none built yet") + "), a digest or an artifact's folder",
+            expected="an identifier ("
+            + (", ".join(self.refs()) or "none built yet")
+            + "), a digest or an artifact's folder",
             fix="see `trtllm-kit artifact list`, or build one with `trtllm-kit build model`",
         )
 
@@ -107,7 +109,9 @@ class Store:
         found = [folder for folder in found if folder.is_dir()]
         if not found:
             raise SpecError(
-                f"no artifact in {self.root}", expected="a finished build", fix="build one with `trtllm-kit build model`"
+                f"no artifact in {self.root}",
+                expected="a finished build",
+                fix="build one with `trtllm-kit build model`",
             )
         return max(found, key=lambda folder: (folder / "manifest.json").stat().st_mtime_ns)
 

@@ -82,13 +82,14 @@ def new_folder(final: Path) -> Iterator[Path]:
     try:
         with disk_errors(final):
             yield temporary
-            _sync_tree(temporary)
-            _rename_unless_there(temporary, final)
+            sync_tree(temporary)
+            rename_unless_there(temporary, final)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _rename_unless_there(temporary: Path, final: Path) -> None:
+def rename_unless_there(temporary: Path, final: Path) -> None:
+    """Rename a folder into place; when another writer was faster, its folder stays and ours is left where it is."""
     try:
         temporary.rename(final)
     except OSError as error:
@@ -119,7 +120,7 @@ def link_or_copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _sync_tree(folder: Path) -> None:
+def sync_tree(folder: Path) -> None:
     """Flush every file, so that a rename seen after a power cut never shows a folder of empty files."""
     for path in folder.rglob("*"):
         if path.is_file() and not path.is_symlink():
@@ -136,16 +137,27 @@ def disk_errors(target: Path) -> Iterator[None]:
         advice = _ADVICE.get(error.errno or 0)
         if advice is None:
             raise
-        raise HostError(
-            f"cannot write {target}: {error.strerror}", expected=advice[0], fix=advice[1]
-        ) from error
+        raise HostError(f"cannot write {target}: {error.strerror}", expected=advice[0], fix=advice[1]) from error
 
 
 _ADVICE = {
-    errno.ENOSPC: ("free space on that disk", "free some space, or choose another store with --store or TRTLLM_KIT_STORE"),
-    errno.EDQUOT: ("room within the quota", "free some space, or choose another store with --store or TRTLLM_KIT_STORE"),
+    errno.ENOSPC: (
+        "free space on that disk",
+        "free some space, or choose another store with --store or TRTLLM_KIT_STORE",
+    ),
+    errno.EDQUOT: (
+        "room within the quota",
+        "free some space, or choose another store with --store or TRTLLM_KIT_STORE",
+    ),
     errno.EACCES: ("a folder that this user may write", "choose another store with --store or TRTLLM_KIT_STORE"),
     errno.EPERM: ("a folder that this user may write", "choose another store with --store or TRTLLM_KIT_STORE"),
     errno.EROFS: ("a file system that is not read-only", "choose another store with --store or TRTLLM_KIT_STORE"),
-    errno.ENOTDIR: ("a folder, not a file, in every part of that path", "choose another store with --store or TRTLLM_KIT_STORE"),
+    errno.EEXIST: (
+        "a folder, not a file, in every part of that path",
+        "choose another store with --store or TRTLLM_KIT_STORE",
+    ),
+    errno.ENOTDIR: (
+        "a folder, not a file, in every part of that path",
+        "choose another store with --store or TRTLLM_KIT_STORE",
+    ),
 }

@@ -53,7 +53,7 @@ class BuildSpec(_Strict):
     max_input_len: int | Auto = AutoPositive
     max_seq_len: int | Auto = AutoPositive
     max_num_tokens: int | Auto = AutoPositive
-    opt_num_tokens: int | Auto = AutoPositive
+    opt_num_tokens: int | Auto | None = AutoPositive
     max_beam_width: int = Field(default=1, gt=0)
     tokens_per_block: int = Field(default=32, gt=0)
     kv_cache_type: Literal["paged", "continuous", "disabled"] = "paged"
@@ -179,7 +179,9 @@ def override(text: str) -> tuple[str, Any]:
     """`a.b=c` from `--set`, the value read as YAML."""
     dotted, separator, value = text.partition("=")
     if not separator or not dotted:
-        raise SpecError(f"--set {text} has no value", expected="--set key.sub=value, e.g. --set build.max_batch_size=32")
+        raise SpecError(
+            f"--set {text} has no value", expected="--set key.sub=value, e.g. --set build.max_batch_size=32"
+        )
     try:
         return dotted.strip(), yaml.safe_load(value)
     except yaml.YAMLError as error:

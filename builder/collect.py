@@ -1,0 +1,41 @@
+"""Garbage collection: what no ref, no deployment and no kept artifact needs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from builder.stages import RECORD
+from builder.store import Store
+from trtllm_kit.files import fingerprint
+
+
+def collect(store: Store, *, dry_run: bool) -> list[Path]:
+    """Remove (or only name) unneeded artifacts and stage outputs; returns their folders."""
+    store.sweep()
+    wanted = {str(record["artifact"]) for record in store.refs().values()} | _deployed(store)
+    doomed = [store.artifact_folder(digest) for digest in store.artifacts() if digest not in wanted]
+    keys = {_key(name, inputs) for record in store.refs().values() for name, inputs in record.get("stages", {}).items()}
+    for folder in sorted((store.root / "stages").glob("*/*")):
+        if (folder / RECORD).is_file() and (folder.parent.name, folder.name) not in keys:
+            doomed.append(folder)
+    if not dry_run:
+        for folder in doomed:
+            shutil.rmtree(folder)
+    return doomed
+
+
+def _key(stage: str, inputs: dict[str, Any]) -> tuple[str, str]:
+    return stage, fingerprint({"stage": stage, "inputs": inputs})
+
+
+def _deployed(store: Store) -> set[str]:
+    digests = set()
+    for path in store.deployments.glob("*/deployment.json"):
+        try:
+            digests.add(str(json.loads(path.read_text(encoding="utf-8"))["artifact"]))
+        except (OSError, ValueError, KeyError):
+            continue
+    return digests

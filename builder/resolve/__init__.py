@@ -1,0 +1,68 @@
+"""Spec → plan: every `auto` becomes a value with its reason, and every impossible combination is refused here."""
+
+from __future__ import annotations
+
+from builder.checkpoint import Checkpoint
+from builder.compile.flag_rules import check_flags
+from builder.plan import BuildPlan
+from builder.resolve.choices import Choices
+from builder.resolve.limits import choose_build_flags, choose_kv_cache
+from builder.resolve.serving import choose_serving, choose_validation
+from builder.resolve.target import (
+    choose_parallelism,
+    choose_precision,
+    choose_runtime,
+    choose_sku,
+    choose_trtllm_version,
+    source_name,
+)
+from profiles import support
+from trtllm_kit.identifier import BuildIdentifier, model_slug
+from trtllm_kit.spec import Spec
+
+
+def resolve(spec: Spec, checkpoint: Checkpoint) -> BuildPlan:
+    """Decide everything. Raises SpecError, FitError or HostError before any work is done."""
+    choices = Choices()
+    sku = choose_sku(spec, choices)
+    version = choose_trtllm_version(spec, choices)
+    precision = choose_precision(spec, checkpoint, sku, choices)
+    runtime = choose_runtime(spec, sku, precision, version, choices)
+    support.check(runtime, precision, spec.kv_cache.dtype, sku, version)
+    tp_size, pp_size = choose_parallelism(spec, checkpoint, sku, precision, choices)
+    build = choose_build_flags(spec, checkpoint, runtime, precision, tp_size * pp_size, choices)
+    build, warnings = check_flags(
+        build,
+        runtime=runtime,
+        precision=precision,
+        kv_dtype=spec.kv_cache.dtype,
+        sm=sku.sm,
+        config=checkpoint.config,
+        tp_size=tp_size,
+        pp_size=pp_size,
+    )
+    kv_cache = choose_kv_cache(spec, checkpoint, runtime, build, choices)
+    return BuildPlan(
+        identifier=BuildIdentifier(
+            model=spec.name or model_slug(source_name(checkpoint)),
+            precision=precision,
+            sku=sku.id,
+            tp=tp_size,
+            pp=pp_size,
+            runtime=runtime,
+        ),
+        checkpoint=checkpoint,
+        precision=precision,
+        sku=sku,
+        tp_size=tp_size,
+        pp_size=pp_size,
+        runtime=runtime,
+        trtllm_version=version,
+        kv_cache=kv_cache,
+        build=build,
+        serving=choose_serving(spec, runtime, build, choices),
+        validation=choose_validation(spec, build, choices),
+        trust_remote_code=spec.trust_remote_code,
+        reasons=choices.reasons,
+        warnings=tuple(warnings),
+    )

@@ -1,0 +1,114 @@
+"""How large: the engine's limits, the build flags that follow from them, and the KV cache."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from builder.checkpoint import Checkpoint
+from builder.plan import BuildFlags, KvCache
+from builder.quantize.schemes import SCHEMES
+from builder.resolve.choices import Choices
+from trtllm_kit.spec import KvCacheSpec, Runtime, Spec
+
+_CPU_KV_BYTES = 1 << 30
+_CPU_KV_BLOCK_TOKENS = 32
+_DEFAULT_MAX_SEQ_LEN = 8192
+
+
+def choose_build_flags(
+    spec: Spec, checkpoint: Checkpoint, runtime: Runtime, precision: str, world_size: int, choices: Choices
+) -> BuildFlags:
+    written, limit = spec.build, checkpoint.config.max_position_embeddings
+    batch, tokens = (32, 512) if runtime == "cpu" else (64, 8192)
+    why = "what a CPU keeps busy" if runtime == "cpu" else "a start for tuning; sweep 64, 512, 2048"
+    max_batch_size = choices.take("build.max_batch_size", written.max_batch_size, batch, why)
+    max_seq_len = choices.take(
+        "build.max_seq_len",
+        written.max_seq_len,
+        min(limit, _DEFAULT_MAX_SEQ_LEN),
+        f"the model's {limit} positions"
+        if limit <= _DEFAULT_MAX_SEQ_LEN
+        else f"the model could do {limit}, yet each sequence that long takes KV cache from others; raise it if you need it",
+    )
+    scheme = SCHEMES[precision]
+    profiles_on = choices.take(
+        "build.multiple_profiles",
+        written.multiple_profiles,
+        "enable" if runtime == "tensorrt" else "disable",
+        "upstream's tuning guide: more profiles, better kernels, longer build",
+    )
+    opt_num_tokens = choices.take(
+        "build.opt_num_tokens",
+        written.opt_num_tokens,
+        None,
+        "multiple_profiles chooses its own" if profiles_on == "enable" else "left to upstream: max_batch_size × beams",
+    )
+    decided: dict[str, Any] = {
+        "max_batch_size": max_batch_size,
+        "max_seq_len": max_seq_len,
+        "max_input_len": choices.take(
+            "build.max_input_len", written.max_input_len, max_seq_len, "packed input: only max_seq_len limits a prompt"
+        ),
+        "max_num_tokens": choices.take(
+            "build.max_num_tokens",
+            written.max_num_tokens,
+            min(tokens, max_seq_len * max_batch_size),
+            "one CPU step stays short enough to stream" if runtime == "cpu" else "upstream's default",
+        ),
+        "opt_num_tokens": opt_num_tokens,
+        "multiple_profiles": profiles_on,
+        "use_fp8_context_fmha": choices.take(
+            "build.use_fp8_context_fmha",
+            written.use_fp8_context_fmha,
+            "enable" if scheme.fp8_math and spec.kv_cache.dtype == "fp8" else "disable",
+            "only FP8 math with an FP8 KV cache has it",
+        ),
+        "gemm_plugin": choices.take(
+            "build.gemm_plugin", written.gemm_plugin, scheme.gemm_plugin, "upstream's tuning guide for this precision"
+        ),
+        "workers": choices.take("build.workers", written.workers, world_size, "one for each rank"),
+    }
+    return BuildFlags(**{**written.model_dump(), **decided})
+
+
+def choose_kv_cache(
+    spec: Spec, checkpoint: Checkpoint, runtime: Runtime, build: BuildFlags, choices: Choices
+) -> KvCache:
+    written = spec.kv_cache
+    paged = build.use_paged_context_fmha == "enable" and build.kv_cache_type == "paged"
+    return KvCache(
+        dtype=written.dtype,
+        free_gpu_memory_fraction=choices.take(
+            "kv_cache.free_gpu_memory_fraction",
+            written.free_gpu_memory_fraction,
+            0.9,
+            "one engine has the GPU to itself",
+        ),
+        enable_block_reuse=choices.take(
+            "kv_cache.enable_block_reuse",
+            written.enable_block_reuse,
+            paged,
+            "paged context FMHA is on, so shared prefixes cost nothing" if paged else "it needs use_paged_context_fmha",
+        ),
+        max_tokens=_kv_tokens(written.max_tokens, checkpoint, build, choices)
+        if runtime == "cpu"
+        else _gpu_tokens(written),
+    )
+
+
+def _gpu_tokens(written: KvCacheSpec) -> int | None:
+    return None if written.max_tokens == "auto" else written.max_tokens
+
+
+def _kv_tokens(written: Any, checkpoint: Checkpoint, build: BuildFlags, choices: Choices) -> int:
+    """As many tokens as full batches need, at most 1 GiB of float32 keys and values, never less than one sequence."""
+    config = checkpoint.config
+    token_bytes = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_size * 4
+    wanted = min(build.max_batch_size * build.max_seq_len, _CPU_KV_BYTES // token_bytes)
+    blocks = -(-max(wanted, build.max_seq_len) // _CPU_KV_BLOCK_TOKENS)
+    return choices.take(
+        "kv_cache.max_tokens",
+        written,
+        blocks * _CPU_KV_BLOCK_TOKENS,
+        f"full batches of full sequences, at most 1 GiB ({token_bytes} bytes a token)",
+    )

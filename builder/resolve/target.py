@@ -1,0 +1,70 @@
+"""For what: SKU, TensorRT-LLM version, precision, runtime and parallelism."""
+
+from __future__ import annotations
+
+from builder.checkpoint import Checkpoint
+from builder.quantize.schemes import SCHEMES, find_scheme
+from builder.resolve.choices import Choices
+from profiles import detect, ledger, skus, support, versions
+from trtllm_kit.errors import SpecError
+from trtllm_kit.spec import Runtime, Spec
+
+
+def source_name(checkpoint: Checkpoint) -> str:
+    return checkpoint.path.resolve().name if checkpoint.source.startswith((".", "/")) else checkpoint.source
+
+
+def choose_sku(spec: Spec, choices: Choices) -> skus.Sku:
+    if spec.target.sku != "auto":
+        return skus.find(spec.target.sku)
+    found = detect.detect()
+    known = [gpu.sku for gpu in found.gpus if gpu.sku is not None]
+    if known:
+        return choices.take("target.sku", "auto", known[0], f"the first GPU that NVML lists here is a {known[0].name}")
+    why = found.reason or "NVML lists no GPU that is in the table of SKUs"
+    return choices.take("target.sku", "auto", skus.find("cpu"), why)
+
+
+def choose_trtllm_version(spec: Spec, choices: Choices) -> str:
+    installed = versions.installed_trtllm()
+    default = installed or versions.DEFAULT
+    reason = "the version installed here" if installed else "the last line with engines, and the kit's pinned container"
+    version = str(choices.take("trtllm_version", spec.trtllm_version, default, reason))
+    versions.find(version)
+    return version
+
+
+def choose_precision(spec: Spec, checkpoint: Checkpoint, sku: skus.Sku, choices: Choices) -> str:
+    if spec.precision != "auto":
+        return find_scheme(spec.precision).name
+    precision, reason = support.choose_precision(sku, checkpoint.config.dtype, available=tuple(SCHEMES))
+    return choices.take("precision", "auto", precision, reason)
+
+
+def choose_runtime(spec: Spec, sku: skus.Sku, precision: str, version: str, choices: Choices) -> Runtime:
+    if spec.runtime != "auto":
+        return spec.runtime
+    runtime, reason = support.choose_runtime(sku, precision, version)
+    return choices.take("runtime", "auto", runtime, reason)
+
+
+def choose_parallelism(
+    spec: Spec, checkpoint: Checkpoint, sku: skus.Sku, precision: str, choices: Choices
+) -> tuple[int, int]:
+    pp_size = choices.take("target.pp_size", spec.target.pp_size, 1, "one stage: a pipeline adds latency")
+    if sku.memory_gb is None:
+        tp_size = choices.take("target.tp_size", spec.target.tp_size, 1, "the cpu SKU is one rank")
+        if tp_size * pp_size > 1:
+            raise SpecError(
+                f"the {sku.id} SKU runs one rank, not tp{tp_size}pp{pp_size}",
+                expected="tp_size 1 and pp_size 1",
+                fix="choose a GPU SKU with --sku, or leave the sizes out",
+            )
+        return tp_size, pp_size
+    if spec.target.tp_size == "auto":
+        fits = ledger.smallest_tp(checkpoint.config, SCHEMES[precision].weight_bits, sku, pp_size)
+        return choices.take(
+            "target.tp_size", "auto", fits, f"the fewest GPUs that hold the weights on {sku.name}"
+        ), pp_size
+    ledger.check_fits(checkpoint.config, SCHEMES[precision].weight_bits, sku, spec.target.tp_size, pp_size)
+    return spec.target.tp_size, pp_size

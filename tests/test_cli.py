@@ -1,0 +1,106 @@
+"""What every command has: help, a fix with every error, results apart from talk."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+COMMANDS = [
+    (),
+    ("init",),
+    ("doctor",),
+    ("plan",),
+    ("build",),
+    ("build", "model"),
+    ("build", "checkpoint"),
+    ("build", "engine"),
+    ("build", "repository"),
+    ("deploy",),
+    ("deploy", "status"),
+    ("deploy", "logs"),
+    ("deploy", "stop"),
+    ("validate",),
+    ("artifact",),
+    ("artifact", "list"),
+    ("artifact", "show"),
+    ("artifact", "verify"),
+    ("artifact", "gc"),
+    ("migrate",),
+    ("completion",),
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_explains_itself(kit, command: tuple[str, ...]) -> None:
+    assert "Usage: trtllm-kit" in kit.ok(*command, "--help").out
+
+
+def test_help_imports_nothing_heavy() -> None:
+    probe = (
+        "import sys; from trtllm_kit.cli.main import cli\n"
+        "try: cli.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'transformers', 'tritonclient', 'openvino', 'numpy', 'pydantic', 'huggingface_hub', 'rich'}\n"
+        "sys.exit(','.join(sorted(heavy & set(sys.modules))))"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_unchanged_build_imports_nothing_heavy(built) -> None:
+    probe = (
+        "import sys; from trtllm_kit.cli.main import cli\n"
+        "cli.main(['build', 'model', '--sku', 'cpu', '-q'], standalone_mode=False)\n"
+        "heavy = {'torch', 'transformers', 'tritonclient', 'openvino', 'openvino_genai', 'huggingface_hub'}\n"
+        "sys.exit(','.join(sorted(heavy & set(sys.modules))))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", probe], capture_output=True, text=True, cwd=built.folder, env=built.environment()
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_init_writes_a_spec_whose_comments_are_true(kit, tiny_llama) -> None:
+    kit.ok("init", "--model", str(tiny_llama))
+    text = (kit.folder / "trtllm-kit.yaml").read_text()
+    uncommented = "\n".join(line.replace("# ", "", 1) if ": " in line and line.lstrip().startswith("# ") else line for line in text.splitlines()[3:])
+    keys = yaml.safe_load(uncommented)
+    (kit.folder / "trtllm-kit.yaml").write_text(yaml.safe_dump(keys))
+    plan = kit.ok("plan", "--sku", "cpu", "--output", "json").json
+    assert plan["identifier"] == "my-model-bf16-cpu-tp1pp1-cpu"
+
+
+def test_init_keeps_what_is_there(kit, tiny_llama) -> None:
+    (kit.folder / "trtllm-kit.yaml").write_text("mine")
+    refused = kit.run("init", "--model", str(tiny_llama))
+    assert (refused.code, (kit.folder / "trtllm-kit.yaml").read_text()) == (2, "mine")
+    kit.ok("init", "--model", str(tiny_llama), "--force")
+
+
+@pytest.mark.parametrize("model", ["./nowhere", "a/b/c"])
+def test_init_refuses_a_model_that_cannot_be(kit, model: str) -> None:
+    assert kit.run("init", "--model", model).code == 3
+    assert list(kit.folder.iterdir()) == []
+
+
+def test_doctor_has_a_fix_for_all_that_is_missing(kit) -> None:
+    rows = kit.ok("doctor", "--output", "json").json
+    assert {"python", "tensorrt-llm", "tritonserver", "docker", "disk", "memory"} <= {row["check"] for row in rows}
+    assert all(row["fix"] for row in rows if not row["ok"])
+
+
+def test_the_resolved_spec_gives_the_same_plan_again(kit, tiny_llama) -> None:
+    kit.ok("init", "--model", str(tiny_llama))
+    first = kit.ok("plan", "--sku", "cpu", "--output", "json").json
+    (kit.folder / "resolved.yaml").write_text(yaml.safe_dump(first["spec"]))
+    second = kit.ok("plan", "--spec", "resolved.yaml", "--output", "json").json
+    assert (second["spec"], second["reasons"]) == (first["spec"], {})
+    assert "auto" not in {str(value) for key, value in first["spec"].items() if not isinstance(value, dict)}
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(kit, shell: str) -> None:
+    assert "_TRTLLM_KIT_COMPLETE" in kit.ok("completion", shell).out

@@ -1,0 +1,90 @@
+"""The `trtllm-kit` command: a table of lazily loaded subcommands, and the one place that exits."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+
+import click
+
+from trtllm_kit import __version__
+from trtllm_kit.errors import KitError
+
+_COMMANDS = {
+    "init": ("trtllm_kit.cli.init:init", "Write a commented trtllm-kit.yaml for a model."),
+    "doctor": ("trtllm_kit.cli.doctor:doctor", "Tell what this machine can do, and how to mend what it cannot."),
+    "plan": ("trtllm_kit.cli.plan:plan", "Show what each stage will do and why, or why it is skipped."),
+    "build": ("trtllm_kit.cli.build:build", "Build a model, or one stage of it."),
+    "deploy": ("trtllm_kit.cli.deploy:deploy", "Serve an artifact with Triton; status, logs and stop."),
+    "validate": ("trtllm_kit.cli.validate:validate", "Prove a deployment: smoke, parity, throughput, verdict."),
+    "artifact": ("trtllm_kit.cli.artifact:artifact", "List, show, verify and collect artifacts."),
+    "migrate": ("trtllm_kit.cli.migrate:migrate", "Move an artifact's spec to another runtime, and say what is lost."),
+    "completion": ("trtllm_kit.cli.completion:completion", "Print the shell completion script."),
+}
+
+
+class LazyGroup(click.Group):
+    """Imports a command's module when it is used, so that `--help` stays fast."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        row = _COMMANDS.get(cmd_name)
+        if row is None:
+            return None
+        module, _, name = row[0].partition(":")
+        command = getattr(importlib.import_module(module), name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in _COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="trtllm-kit")
+def cli() -> None:
+    """From a Hugging Face checkpoint to a validated Triton deployment of TensorRT-LLM.
+
+    \b
+    trtllm-kit init --model MODEL     write a spec
+    trtllm-kit build model            quantize, compile, render, package
+    trtllm-kit deploy                 serve the artifact with Triton
+    trtllm-kit validate               prove it: smoke, parity, throughput
+    """
+
+
+def main() -> None:
+    """Run the command line; the only place that turns an error into an exit code."""
+    sys.exit(_run())
+
+
+def _run() -> int:
+    try:
+        result = cli.main(standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except KitError as error:
+        _complain(str(error))
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        _complain("interrupted; what was finished is kept, and the same command goes on from there")
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left: nothing more to say
+        return 0
+    except Exception:
+        traceback.print_exc()
+        _complain("this is a bug in trtllm-kit; please report it with the lines above")
+        return 1
+
+
+def _complain(text: str) -> None:
+    red = sys.stderr.isatty() and "NO_COLOR" not in os.environ
+    sys.stderr.write(f"\x1b[31merror:\x1b[0m {text}\n" if red else f"error: {text}\n")

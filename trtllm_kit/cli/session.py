@@ -1,0 +1,60 @@
+"""What commands share once their options are parsed: the store, the talk, and a resolved plan with its pipeline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from builder.digests import DigestCache
+from builder.fetch import fetch
+from builder.pipeline import Pipeline
+from builder.resolve import resolve
+from builder.store import Store, default_root
+from serving.render import RepositoryRenderer
+from trtllm_kit import spec as specs
+from trtllm_kit.console import StderrTalk
+
+
+def open_store(root: Path | None) -> Store:
+    """The store that the user chose, else the default."""
+    return Store(root.expanduser().absolute() if root else default_root())
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildRequest:
+    """The options of every command that resolves a spec, as click hands them over."""
+
+    spec_path: Path
+    settings: tuple[str, ...]
+    store_root: Path | None
+    model: str | None
+    precision: str | None
+    sku: str | None
+    runtime: str | None
+    output: str
+    quiet: bool
+
+    @property
+    def talk(self) -> StderrTalk:
+        return StderrTalk(quiet=self.quiet or self.output == "json")
+
+    def pipeline(self) -> Pipeline:
+        """Load the spec, fetch and check the checkpoint, resolve every `auto`."""
+        store, talk = open_store(self.store_root), self.talk
+        spec = self._spec()
+        digests = DigestCache(store.digests_file)
+        checkpoint = fetch(spec.model, trust_remote_code=spec.trust_remote_code, digests=digests, talk=talk)
+        digests.save()
+        plan = resolve(spec, checkpoint)
+        for warning in plan.warnings:
+            talk.warn(warning)
+        return Pipeline(plan=plan, store=store, renderer=RepositoryRenderer())
+
+    def _spec(self) -> specs.Spec:
+        flags = {"model": self.model, "precision": self.precision, "target.sku": self.sku, "runtime": self.runtime}
+        overrides: dict[str, Any] = dict(specs.override(text) for text in self.settings)
+        overrides |= {key: value for key, value in flags.items() if value is not None}
+        if self.model is not None and not self.spec_path.exists():
+            return specs.parse({}, overrides, origin="the command line")
+        return specs.load(self.spec_path, overrides)
