@@ -35,7 +35,7 @@ def _deployed(store: Store) -> set[str]:
     digests = set()
     for path in store.deployments.glob("*/deployment.json"):
         try:
-            digests.add(str(json.loads(path.read_text(encoding="utf-8"))["artifact"]))
+            digests.add(str(json.loads(path.read_text(encoding="utf-8"))["digest"]))
         except (OSError, ValueError, KeyError):
             continue
     return digests

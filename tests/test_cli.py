@@ -22,6 +22,7 @@ COMMANDS = [
     ("deploy", "status"),
     ("deploy", "logs"),
     ("deploy", "stop"),
+    ("generate",),
     ("validate",),
     ("artifact",),
     ("artifact", "list"),

@@ -34,9 +34,10 @@ class Silent:
 
 
 class StderrTalk:
-    """Plain lines on stderr; progress redraws one line on a terminal and prints each quarter elsewhere."""
+    """Plain lines on stderr; progress redraws one line on a terminal and prints a slow step's quarters elsewhere."""
 
     _REDRAW_S = 0.1
+    _QUICK_S = 2.0
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
@@ -44,7 +45,7 @@ class StderrTalk:
         self._color = self._terminal and "NO_COLOR" not in os.environ
         self._drawn_at = 0.0
         self._open_line = False
-        self._quarter = (-1, "")
+        self._what, self._what_since, self._quarter = "", 0.0, 0
 
     def say(self, text: str) -> None:
         if not self._quiet:
@@ -59,9 +60,8 @@ class StderrTalk:
         share = min(done / total, 1.0)
         if self._terminal:
             self._redraw(share, what)
-        elif (int(share * 4), what) != self._quarter:
-            self._quarter = (int(share * 4), what)
-            self._line(f"  {what}: {share:.0%}")
+        else:
+            self._print_quarter(int(share * 4), what)
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -70,6 +70,14 @@ class StderrTalk:
         self.say(f"{self._paint(name, 1)} ...")
         yield
         self.say(f"{self._paint(name, 1)} done in {time.monotonic() - started:.1f} s")
+
+    def _print_quarter(self, quarter: int, what: str) -> None:
+        now = time.monotonic()
+        if what != self._what:
+            self._what, self._what_since, self._quarter = what, now, 0
+        if quarter > self._quarter and now - self._what_since > self._QUICK_S:
+            self._line(f"  {what}: {quarter / 4:.0%}")
+        self._quarter = quarter
 
     def _redraw(self, share: float, what: str) -> None:
         now = time.monotonic()

@@ -6,7 +6,7 @@ from builder.checkpoint import Checkpoint
 from builder.compile.flag_rules import check_flags
 from builder.plan import BuildPlan
 from builder.resolve.choices import Choices
-from builder.resolve.limits import choose_build_flags, choose_kv_cache
+from builder.resolve.limits import choose_build_flags, choose_kv_cache, choose_max_seq_len
 from builder.resolve.serving import choose_serving, choose_validation
 from builder.resolve.target import (
     choose_parallelism,
@@ -29,8 +29,9 @@ def resolve(spec: Spec, checkpoint: Checkpoint) -> BuildPlan:
     precision = choose_precision(spec, checkpoint, sku, choices)
     runtime = choose_runtime(spec, sku, precision, version, choices)
     support.check(runtime, precision, spec.kv_cache.dtype, sku, version)
-    tp_size, pp_size = choose_parallelism(spec, checkpoint, sku, precision, choices)
-    build = choose_build_flags(spec, checkpoint, runtime, precision, tp_size * pp_size, choices)
+    max_seq_len = choose_max_seq_len(spec, checkpoint, choices)
+    tp_size, pp_size = choose_parallelism(spec, checkpoint, sku, precision, max_seq_len, choices)
+    build = choose_build_flags(spec, runtime, precision, tp_size * pp_size, max_seq_len, choices)
     build, warnings = check_flags(
         build,
         runtime=runtime,
@@ -39,7 +40,6 @@ def resolve(spec: Spec, checkpoint: Checkpoint) -> BuildPlan:
         sm=sku.sm,
         config=checkpoint.config,
         tp_size=tp_size,
-        pp_size=pp_size,
     )
     kv_cache = choose_kv_cache(spec, checkpoint, runtime, build, choices)
     return BuildPlan(

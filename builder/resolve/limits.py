@@ -15,21 +15,22 @@ _CPU_KV_BLOCK_TOKENS = 32
 _DEFAULT_MAX_SEQ_LEN = 8192
 
 
+def choose_max_seq_len(spec: Spec, checkpoint: Checkpoint, choices: Choices) -> int:
+    """Tokens of the longest sequence, prompt and answer together."""
+    limit = checkpoint.config.max_position_embeddings
+    whole = f"the model's {limit} positions"
+    capped = f"the model could do {limit}, yet each sequence that long takes KV cache from others; raise it if needed"
+    default = min(limit, _DEFAULT_MAX_SEQ_LEN)
+    return choices.take("build.max_seq_len", spec.build.max_seq_len, default, whole if default == limit else capped)
+
+
 def choose_build_flags(
-    spec: Spec, checkpoint: Checkpoint, runtime: Runtime, precision: str, world_size: int, choices: Choices
+    spec: Spec, runtime: Runtime, precision: str, world_size: int, max_seq_len: int, choices: Choices
 ) -> BuildFlags:
-    written, limit = spec.build, checkpoint.config.max_position_embeddings
+    written = spec.build
     batch, tokens = (32, 512) if runtime == "cpu" else (64, 8192)
     why = "what a CPU keeps busy" if runtime == "cpu" else "a start for tuning; sweep 64, 512, 2048"
     max_batch_size = choices.take("build.max_batch_size", written.max_batch_size, batch, why)
-    max_seq_len = choices.take(
-        "build.max_seq_len",
-        written.max_seq_len,
-        min(limit, _DEFAULT_MAX_SEQ_LEN),
-        f"the model's {limit} positions"
-        if limit <= _DEFAULT_MAX_SEQ_LEN
-        else f"the model could do {limit}, yet each sequence that long takes KV cache from others; raise it if you need it",
-    )
     scheme = SCHEMES[precision]
     profiles_on = choices.take(
         "build.multiple_profiles",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from builder.checkpoint import Checkpoint
 from builder.quantize.schemes import SCHEMES, find_scheme
 from builder.resolve.choices import Choices
-from profiles import detect, ledger, skus, support, versions
+from profiles import detect, installed, ledger, precisions, skus, support, versions
 from trtllm_kit.errors import SpecError
 from trtllm_kit.spec import Runtime, Spec
 
@@ -26,9 +26,9 @@ def choose_sku(spec: Spec, choices: Choices) -> skus.Sku:
 
 
 def choose_trtllm_version(spec: Spec, choices: Choices) -> str:
-    installed = versions.installed_trtllm()
-    default = installed or versions.DEFAULT
-    reason = "the version installed here" if installed else "the last line with engines, and the kit's pinned container"
+    here = installed.trtllm_version()
+    default = here or versions.DEFAULT
+    reason = "the version installed here" if here else "the last line with engines, and the kit's pinned container"
     version = str(choices.take("trtllm_version", spec.trtllm_version, default, reason))
     versions.find(version)
     return version
@@ -49,22 +49,24 @@ def choose_runtime(spec: Spec, sku: skus.Sku, precision: str, version: str, choi
 
 
 def choose_parallelism(
-    spec: Spec, checkpoint: Checkpoint, sku: skus.Sku, precision: str, choices: Choices
+    spec: Spec, checkpoint: Checkpoint, sku: skus.Sku, precision: str, max_seq_len: int, choices: Choices
 ) -> tuple[int, int]:
+    """TP and PP; FitError when weights and one full sequence do not fit."""
     pp_size = choices.take("target.pp_size", spec.target.pp_size, 1, "one stage: a pipeline adds latency")
-    if sku.memory_gb is None:
+    if sku.memory_bytes is None:
         tp_size = choices.take("target.tp_size", spec.target.tp_size, 1, "the cpu SKU is one rank")
-        if tp_size * pp_size > 1:
+        if sku.id == "cpu" and tp_size * pp_size > 1:
             raise SpecError(
-                f"the {sku.id} SKU runs one rank, not tp{tp_size}pp{pp_size}",
+                f"the cpu SKU runs one rank, not tp{tp_size}pp{pp_size}",
                 expected="tp_size 1 and pp_size 1",
                 fix="choose a GPU SKU with --sku, or leave the sizes out",
             )
         return tp_size, pp_size
-    if spec.target.tp_size == "auto":
-        fits = ledger.smallest_tp(checkpoint.config, SCHEMES[precision].weight_bits, sku, pp_size)
-        return choices.take(
-            "target.tp_size", "auto", fits, f"the fewest GPUs that hold the weights on {sku.name}"
-        ), pp_size
-    ledger.check_fits(checkpoint.config, SCHEMES[precision].weight_bits, sku, spec.target.tp_size, pp_size)
-    return spec.target.tp_size, pp_size
+    weight_bits = precisions.find(precision).weight_bits
+    needs = {"max_seq_len": max_seq_len, "kv_bits": precisions.KV_BITS[spec.kv_cache.dtype]}
+    if spec.target.tp_size != "auto":
+        ledger.check_fits(checkpoint.config, weight_bits, sku, spec.target.tp_size, pp_size, **needs)
+        return spec.target.tp_size, pp_size
+    fewest = ledger.smallest_tp(checkpoint.config, weight_bits, sku, pp_size, **needs)
+    reason = f"the fewest {sku.name} that hold the weights and one full sequence"
+    return choices.take("target.tp_size", "auto", fewest, reason), pp_size

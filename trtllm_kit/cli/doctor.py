@@ -7,15 +7,15 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import click
 
 from builder.store import Store
-from profiles import detect, versions
-from serving.deploy import docker, tritonserver
+from profiles import detect, installed, versions
+from serving.deploy.containers import docker_problem
+from serving.deploy.tritonserver import find_tritonserver
 from trtllm_kit.cli import options
 from trtllm_kit.cli.session import open_store
 from trtllm_kit.errors import KitError
@@ -78,9 +78,9 @@ def _gpus() -> list[Finding]:
         ]
     lines = [
         Finding(
-            check=f"gpu {gpu.index}",
+            check=f"gpu {gpu.reading.index}",
             ok=gpu.sku is not None,
-            found=f"{gpu.name} ({gpu.sku.id if gpu.sku else 'unknown SKU'})",
+            found=f"{gpu.reading.name} ({gpu.sku.id if gpu.sku else 'unknown SKU'})",
         )
         for gpu in found.gpus
     ]
@@ -88,9 +88,9 @@ def _gpus() -> list[Finding]:
 
 
 def _trtllm() -> Finding:
-    version = versions.installed_trtllm()
+    version = installed.trtllm_version()
     if version is None:
-        image = versions.find(versions.DEFAULT).release_image
+        image = versions.find(versions.DEFAULT).trtllm_image
         fix = f"for GPU builds, run inside {image} or let docker do it"
         return Finding(check="tensorrt-llm", ok=False, found="not installed", fix=fix)
     return Finding(check="tensorrt-llm", ok=True, found=version)
@@ -104,19 +104,18 @@ def _module(name: str, extra: str, purpose: str) -> Finding:
     return Finding(check=name, ok=True, found=importlib.metadata.version(name.replace("_", "-")))
 
 
-def _attempt(check: str, probe: Callable[[], str]) -> Finding:
-    try:
-        return Finding(check=check, ok=True, found=probe())
-    except KitError as error:
-        return Finding(check=check, ok=False, found=error.happened, fix=error.fix)
-
-
 def _tritonserver() -> Finding:
-    return _attempt("tritonserver", lambda: str(tritonserver.find()))
+    try:
+        server = find_tritonserver()
+    except KitError as error:
+        return Finding(check="tritonserver", ok=False, found=error.happened, fix=error.fix)
+    return Finding(check="tritonserver", ok=True, found=f"{server.version or 'version unknown'} ({server.origin})")
 
 
 def _docker() -> Finding:
-    return _attempt("docker", docker.engine_version)
+    problem = docker_problem()
+    fix = "start docker, or build and serve where the tools are installed" if problem else ""
+    return Finding(check="docker", ok=problem is None, found=problem or "answers", fix=fix)
 
 
 def _disk(store: Store) -> Finding:

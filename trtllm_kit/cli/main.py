@@ -18,6 +18,7 @@ _COMMANDS = {
     "plan": ("trtllm_kit.cli.plan:plan", "Show what each stage will do and why, or why it is skipped."),
     "build": ("trtllm_kit.cli.build:build", "Build a model, or one stage of it."),
     "deploy": ("trtllm_kit.cli.deploy:deploy", "Serve an artifact with Triton; status, logs and stop."),
+    "generate": ("trtllm_kit.cli.generate:generate", "Stream a completion of a deployment to the terminal."),
     "validate": ("trtllm_kit.cli.validate:validate", "Prove a deployment: smoke, parity, throughput, verdict."),
     "artifact": ("trtllm_kit.cli.artifact:artifact", "List, show, verify and collect artifacts."),
     "migrate": ("trtllm_kit.cli.migrate:migrate", "Move an artifact's spec to another runtime, and say what is lost."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
@@ -42,7 +43,7 @@ def _show(plan: Any, reports: Any) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     console.print(f"[bold]{plan.identifier}[/bold]")
     values = Table("key", "value", "why", box=None, pad_edge=False, header_style="dim")
     tree = plan.resolved_spec()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from builder.digests import DigestCache
 from builder.fetch import fetch
@@ -14,6 +14,10 @@ from builder.store import Store, default_root
 from serving.render import RepositoryRenderer
 from trtllm_kit import spec as specs
 from trtllm_kit.console import StderrTalk
+from trtllm_kit.errors import SpecError
+
+if TYPE_CHECKING:
+    from serving.client.request import Endpoint
 
 
 def open_store(root: Path | None) -> Store:
@@ -58,3 +62,21 @@ class BuildRequest:
         if self.model is not None and not self.spec_path.exists():
             return specs.parse({}, overrides, origin="the command line")
         return specs.load(self.spec_path, overrides)
+
+
+def open_endpoint(store: Store, deployment: str | None, url: str | None) -> Endpoint:
+    """Where to send requests: an address, a named deployment, or the only one there is."""
+    from serving.client.request import Endpoint
+    from serving.deploy import state
+    from serving.deploy.readiness import endpoint_of
+
+    if url is not None:
+        return Endpoint.from_url(url)
+    names = [row.name for _, row in state.read_all(store.root)]
+    if deployment is None and len(names) != 1:
+        raise SpecError(
+            f"{len(names) or 'no'} deployments in {store.root}" + (f": {', '.join(names)}" if names else ""),
+            expected="one deployment, or its name",
+            fix="name one, give --url, or start one with `trtllm-kit deploy`",
+        )
+    return endpoint_of(state.find(store.root, deployment or names[0])[1])

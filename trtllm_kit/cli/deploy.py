@@ -1,0 +1,155 @@
+"""`trtllm-kit deploy`: serve an artifact; status, logs and stop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from builder import manifest
+from serving.deploy import manage
+from serving.deploy.machine import this_machine
+from serving.deploy.options import DEFAULT_TIMEOUT_S, DeployOptions, Outcome
+from serving.deploy.targets import TARGETS
+from trtllm_kit.cli import options
+from trtllm_kit.cli.session import open_store
+from trtllm_kit.console import StderrTalk
+
+
+class _DeployGroup(click.Group):
+    """`deploy [ARTIFACT]` deploys; a first word that is a subcommand runs that."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] in self.commands:
+            return super().resolve_command(ctx, args)
+        return "start", start, args
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        asks_for_help = bool(set(args) & {"-h", "--help"})
+        if not asks_for_help and (not args or args[0] not in self.commands):
+            args = ["start", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=_DeployGroup)
+def deploy() -> None:
+    """Serve an artifact with Triton; then status, logs and stop.
+
+    \b
+    trtllm-kit deploy [ARTIFACT] [--to local|docker|compose]   (`deploy start --help` for all options)
+    trtllm-kit deploy status
+    """
+
+
+@deploy.command()
+@click.argument("artifact", required=False)
+@click.option("--to", "target", type=click.Choice(list(TARGETS)), default="local", show_default=True, help="Where.")
+@click.option("--name", help="Name of the deployment.  [default: the artifact's identifier]")
+@click.option("--http-port", type=click.IntRange(1, 65535), help="[default: a free port; 8000 in containers]")
+@click.option("--grpc-port", type=click.IntRange(1, 65535), help="[default: a free port; 8001 in containers]")
+@click.option("--metrics-port", type=click.IntRange(1, 65535), help="[default: a free port; 8002 in containers]")
+@click.option(
+    "--timeout", "timeout_s", default=DEFAULT_TIMEOUT_S, show_default=True, help="Seconds to the first token."
+)
+@click.option("--image", help="Container image.  [default: the one that the artifact was built for]")
+@click.option("--gpu", "gpus", multiple=True, help="GPU index or UUID for a container; repeat for more.")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for the container's files.")
+@options.store
+@options.output
+@options.quiet
+def start(
+    artifact: str | None,
+    target: str,
+    name: str | None,
+    http_port: int | None,
+    grpc_port: int | None,
+    metrics_port: int | None,
+    timeout_s: float,
+    image: str | None,
+    gpus: tuple[str, ...],
+    out: Path | None,
+    store_root: Path | None,
+    output: str,
+    quiet: bool,
+) -> None:
+    """Verify ARTIFACT (default: the newest), start Triton with it, and return once it has generated a token."""
+    store = open_store(store_root)
+    folder = store.find_artifact(artifact)
+    content = manifest.verify(folder)
+    asked = DeployOptions(
+        store=store.root,
+        name=name,
+        http_port=http_port,
+        grpc_port=grpc_port,
+        metrics_port=metrics_port,
+        timeout_s=timeout_s,
+        target=this_machine(content) if target == "local" else None,
+        image=image,
+        gpus=gpus,
+        out=out,
+    )
+    outcome = TARGETS[target](folder, content, asked, StderrTalk(quiet=quiet or output == "json"))
+    if output == "json":
+        options.show_json(_as_json(outcome))
+    else:
+        _show(outcome)
+
+
+@deploy.command()
+@options.store
+@options.output
+def status(store_root: Path | None, output: str) -> None:
+    """Every deployment, each asked for a token: running means that one came."""
+    rows = manage.status(open_store(store_root).root)
+    if output == "json":
+        options.show_json([{"name": row.deployment.name, **row.to_json()} for row in rows])
+        return
+    if not rows:
+        click.echo("no deployment; start one with `trtllm-kit deploy`", err=True)
+    for row in rows:
+        click.echo(f"{row.deployment.name}  {row.state}  {row.deployment.http_url}  {row.detail}".rstrip())
+
+
+@deploy.command()
+@click.argument("name")
+@click.option("--follow", is_flag=True, help="Go on with new lines until the server is gone.")
+@options.store
+def logs(name: str, follow: bool, store_root: Path | None) -> None:
+    """The log of deployment NAME."""
+    for line in manage.logs(open_store(store_root).root, name, follow=follow):
+        click.echo(line)
+
+
+@deploy.command()
+@click.argument("name")
+@options.store
+def stop(name: str, store_root: Path | None) -> None:
+    """End deployment NAME; its artifact stays."""
+    clean = manage.stop(open_store(store_root).root, name)
+    click.echo(f"{name} stopped" + ("" if clean else " (it had to be killed)"), err=True)
+
+
+def _show(outcome: Outcome) -> None:
+    if outcome.note:
+        click.echo(outcome.note, err=True)
+    for path in () if outcome.started else outcome.files:
+        click.echo(f"wrote {path}", err=True)
+    if outcome.deployment is not None and outcome.started:
+        click.echo(f"{outcome.name} {outcome.deployment.http_url} grpc://{outcome.deployment.grpc_address}")
+    elif outcome.command:
+        click.echo(outcome.command)
+
+
+def _as_json(outcome: Outcome) -> dict[str, object]:
+    deployment = outcome.deployment
+    return {
+        "name": outcome.name,
+        "started": outcome.started,
+        "http_url": deployment.http_url if deployment else None,
+        "grpc_address": deployment.grpc_address if deployment else None,
+        "files": [str(path) for path in outcome.files],
+        "command": outcome.command,
+        "note": outcome.note,
+    }
