@@ -1,4 +1,4 @@
-"""Digests of input files, remembered by (size, mtime, inode) so that planning costs what changed and not what is there."""
+"""Digests of input files, remembered by (size, mtime, inode): planning costs what changed, not what is there."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +10,7 @@ from trtllm_kit.errors import SpecError
 
 _FIX = "check that config.json belongs to these weights"
 _DTYPES = ("bfloat16", "float16", "float32")
+_HUGE = 1e38  # also keeps NaN and infinity out, which Python's JSON reads
 _ROPE_KINDS = ("default", "linear", "dynamic", "llama3", "yarn", "longrope")
 
 
@@ -88,16 +88,24 @@ class ModelConfig:
             rms_norm_eps=_number(raw, "rms_norm_eps", 1e-6),
             hidden_act=_silu(raw),
             rope=_rope(raw),
-            tie_word_embeddings=bool(raw.get("tie_word_embeddings", False)),
+            tie_word_embeddings=flag(raw, "tie_word_embeddings"),
             attention_bias=attention_bias,
             attention_output_bias=attention_output_bias,
-            mlp_bias=bool(raw.get("mlp_bias", False)) if mlp_bias is None else mlp_bias,
+            mlp_bias=flag(raw, "mlp_bias") if mlp_bias is None else mlp_bias,
             qk_norm=qk_norm,
             sliding_window=_count(raw, "sliding_window") if sliding and raw.get("sliding_window") is not None else None,
             bos_token_id=next(iter(_ids(raw, "bos_token_id")), None),
             eos_token_ids=_ids(raw, "eos_token_id"),
             raw=raw,
         )
+
+
+def flag(raw: Mapping[str, Any], key: str) -> bool:
+    """A boolean of `config.json` that is false when absent or null; SpecError for any other kind of value."""
+    value = raw.get(key)
+    if value is None or isinstance(value, bool):
+        return bool(value)
+    raise _refuse(key, value, "true or false")
 
 
 def _refuse(key: str, value: Any, expected: str) -> SpecError:
@@ -117,7 +125,7 @@ def _number(raw: Mapping[str, Any], key: str, default: float) -> float:
     value = raw.get(key)
     if value is None:
         return default
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value) or value <= 0:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < _HUGE:
         raise _refuse(key, value, "a positive number")
     return float(value)
 

@@ -116,7 +116,7 @@ class Pipeline:
         return self._publish()
 
     def drop(self) -> None:
-        """Forget the stage outputs of this plan, so that the next run builds them anew; the artifact stays until then."""
+        """Forget the stage outputs of this plan: the next run builds them anew. The artifact stays until then."""
         for stage in self.stages().values():
             shutil.rmtree(stage.folder(self.store), ignore_errors=True)
 

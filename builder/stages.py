@@ -1,4 +1,4 @@
-"""A stage is a pure step: all that it depends on, a folder that is complete or absent, and a reason to run or to skip."""
+"""A stage is a pure step: all that it depends on, a folder complete or absent, and a reason to run or to skip."""
 
 from __future__ import annotations
 

@@ -39,7 +39,9 @@ def test_an_artifact_holds_all_that_a_deployment_needs(built) -> None:
     artifact = the_artifact(built)
     names = set(tree(artifact))
     assert {"manifest.json", "spec.yaml", "tokenizer/tokenizer.json", "engine/config.json"} <= names
-    assert {f"model_repository/{name}/config.pbtxt" for name in ("ensemble", "tensorrt_llm", "tensorrt_llm_bls")} <= names
+    assert {
+        f"model_repository/{name}/config.pbtxt" for name in ("ensemble", "tensorrt_llm", "tensorrt_llm_bls")
+    } <= names
     shown = built.ok("artifact", "show").json
     assert shown["identifier"] == "tiny-llama-bf16-cpu-tp1pp1-cpu"
     assert set(shown["files"]) == names - {"manifest.json"}
@@ -76,7 +78,9 @@ def test_a_changed_spec_rebuilds_what_depends_on_it_and_says_why(built, kit, tin
 
 
 @pytest.mark.parametrize("stage", ["quantize", "compile", "package", "artifacts"])
-def test_a_killed_build_leaves_no_artifact_and_resumes_to_the_same_bytes(built, kit, tiny_llama: Path, stage: str) -> None:
+def test_a_killed_build_leaves_no_artifact_and_resumes_to_the_same_bytes(
+    built, kit, tiny_llama: Path, stage: str
+) -> None:
     kit.ok("init", "--model", str(tiny_llama))
     watched = kit.store / "artifacts" if stage == "artifacts" else kit.store / "stages" / stage
     process = kit.start(*CPU)
@@ -171,7 +175,9 @@ def test_one_stage_alone(kit, tiny_llama: Path) -> None:
         (("validate",), 3, ""),
     ],
 )
-def test_what_cannot_be_done_is_said_with_its_exit_code(kit, arguments: tuple[str, ...], code: int, telling: str) -> None:
+def test_what_cannot_be_done_is_said_with_its_exit_code(
+    kit, arguments: tuple[str, ...], code: int, telling: str
+) -> None:
     outcome = kit.run(*arguments)
     assert outcome.code == code, outcome.err
     assert telling in outcome.err

@@ -26,7 +26,18 @@ def test_data_is_found_through_the_package(name: str) -> None:
 
 def test_a_wheel_carries_every_tracked_file(tmp_path: Path) -> None:
     subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), str(ROOT)],
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "-q",
+            "--no-deps",
+            "--no-build-isolation",
+            "-w",
+            str(tmp_path),
+            str(ROOT),
+        ],
         check=True,
     )
     (wheel,) = tmp_path.glob("*.whl")
@@ -60,7 +71,7 @@ def test_every_module_can_be_imported_alone_and_arrows_point_down() -> None:
         above = [name for name, level in floors.items() if level > floor]
         if module.split(".")[0] != "trtllm_kit":
             above.append("trtllm_kit.cli")
-        source = (ROOT / (module.replace(".", "/") + ".py"))
+        source = ROOT / (module.replace(".", "/") + ".py")
         source = source if source.exists() else ROOT / module.replace(".", "/") / "__init__.py"
         for line in source.read_text().splitlines():
             words = line.split()

@@ -49,7 +49,7 @@ def read_json(path: Path, what: str) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SpecError(f"{what} is missing: {path}", expected="a JSON file", fix="fetch or build it again") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also numbers too long to convert and brackets too deep
         raise SpecError(f"{what} is not JSON: {path}: {error}", expected="a JSON file", fix="fetch it again") from None
 
 

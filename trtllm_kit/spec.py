@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -21,8 +21,9 @@ Switch = Literal["enable", "disable"]
 Runtime = Literal["tensorrt", "pytorch", "cpu"]
 RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
 Plugin = Literal["auto", "float16", "float32", "bfloat16", "int32", "disable"]
-Positive = Field(gt=0)
-AutoPositive = Field(default="auto", gt=0)
+Count = Annotated[int, Field(gt=0)]
+CountOrZero = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class _Strict(BaseModel):
@@ -33,29 +34,29 @@ class TargetSpec(_Strict):
     """What the build is for."""
 
     sku: str = "auto"
-    tp_size: int | Auto = AutoPositive
-    pp_size: int | Auto = AutoPositive
+    tp_size: Count | Auto = "auto"
+    pp_size: Count | Auto = "auto"
 
 
 class KvCacheSpec(_Strict):
     """How keys and values are stored between steps."""
 
     dtype: str = "auto"
-    free_gpu_memory_fraction: float | Auto = Field(default="auto", gt=0, le=1)
+    free_gpu_memory_fraction: Share | Auto = "auto"
     enable_block_reuse: bool | Auto = "auto"
-    max_tokens: int | Auto | None = AutoPositive
+    max_tokens: Count | Auto | None = "auto"
 
 
 class BuildSpec(_Strict):
     """Flags of `trtllm-build`, by their own names; the other runtimes read the limits among them."""
 
-    max_batch_size: int | Auto = AutoPositive
-    max_input_len: int | Auto = AutoPositive
-    max_seq_len: int | Auto = AutoPositive
-    max_num_tokens: int | Auto = AutoPositive
-    opt_num_tokens: int | Auto | None = AutoPositive
-    max_beam_width: int = Field(default=1, gt=0)
-    tokens_per_block: int = Field(default=32, gt=0)
+    max_batch_size: Count | Auto = "auto"
+    max_input_len: Count | Auto = "auto"
+    max_seq_len: Count | Auto = "auto"
+    max_num_tokens: Count | Auto = "auto"
+    opt_num_tokens: Count | Auto | None = "auto"
+    max_beam_width: Count = 1
+    tokens_per_block: Count = 32
     kv_cache_type: Literal["paged", "continuous", "disabled"] = "paged"
     remove_input_padding: Switch = "enable"
     context_fmha: Switch = "enable"
@@ -73,7 +74,7 @@ class BuildSpec(_Strict):
     reduce_fusion: Switch = "disable"
     user_buffer: Switch = "disable"
     norm_quant_fusion: Switch = "disable"
-    use_fused_mlp: Switch = "enable"
+    use_fused_mlp: Switch | Auto = "auto"
     multiple_profiles: Switch | Auto = "auto"
     streamingllm: Switch = "disable"
     pp_reduce_scatter: Switch = "disable"
@@ -83,41 +84,41 @@ class BuildSpec(_Strict):
     speculative_decoding_mode: (
         Literal["draft_tokens_external", "lookahead_decoding", "medusa", "explicit_draft_tokens", "eagle"] | None
     ) = None
-    max_draft_len: int = Field(default=0, ge=0)
-    workers: int | Auto = AutoPositive
+    max_draft_len: CountOrZero = 0
+    workers: Count | Auto = "auto"
 
 
 class ServingSpec(_Strict):
     """What the Triton model repository is rendered with."""
 
-    concurrency: int | Auto = AutoPositive
+    concurrency: Count | Auto = "auto"
     decoupled_mode: bool = True
-    triton_max_batch_size: int | Auto = AutoPositive
-    preprocessing_instance_count: int | Auto = AutoPositive
-    postprocessing_instance_count: int | Auto = AutoPositive
-    bls_instance_count: int | Auto = AutoPositive
-    max_queue_size: int | Auto = Field(default="auto", ge=0)
-    max_queue_delay_microseconds: int = Field(default=0, ge=0)
+    triton_max_batch_size: Count | Auto = "auto"
+    preprocessing_instance_count: Count | Auto = "auto"
+    postprocessing_instance_count: Count | Auto = "auto"
+    bls_instance_count: Count | Auto = "auto"
+    max_queue_size: CountOrZero | Auto = "auto"
+    max_queue_delay_microseconds: CountOrZero = 0
     batch_scheduler_policy: Literal["max_utilization", "guaranteed_no_evict"] = "guaranteed_no_evict"
     enable_chunked_context: bool | Auto = "auto"
     exclude_input_in_output: bool = True
     add_special_tokens: bool = True
     skip_special_tokens: bool = True
     accumulate_tokens: bool = True
-    cpu_threads: int | Auto = Field(default="auto", ge=0)
+    cpu_threads: CountOrZero | Auto = "auto"
     root: str = ""
 
 
 class ValidationSpec(_Strict):
     """The load that `validate` sends and what it must reach."""
 
-    concurrencies: list[int] = Field(default=[1, 4, 8], min_length=1)
-    requests_per_level: int | Auto = AutoPositive
-    input_len: int | Auto = AutoPositive
-    output_len: int | Auto = AutoPositive
-    ttft_p95_ms: float | None = Field(default=None, gt=0)
-    tpot_p95_ms: float | None = Field(default=None, gt=0)
-    min_output_tokens_per_s: float | None = Field(default=None, gt=0)
+    concurrencies: Annotated[list[Count], Field(min_length=1)] = [1, 4, 8]
+    requests_per_level: Count | Auto = "auto"
+    input_len: Count | Auto = "auto"
+    output_len: Count | Auto = "auto"
+    ttft_p95_ms: Annotated[float, Field(gt=0)] | None = None
+    tpot_p95_ms: Annotated[float, Field(gt=0)] | None = None
+    min_output_tokens_per_s: Annotated[float, Field(gt=0)] | None = None
 
 
 class Spec(_Strict):
@@ -162,12 +163,14 @@ def load(path: Path, overrides: dict[str, Any] | None = None) -> Spec:
 
 def parse(tree: dict[str, Any], overrides: dict[str, Any] | None = None, *, origin: str = "the spec") -> Spec:
     """Check a tree of plain values; SpecError lists every wrong key at once, each with the nearest right one."""
+    # A group whose keys are all commented out reads as null in YAML and means the group's defaults.
+    tree = {key: {} if value is None and _group(key) else value for key, value in tree.items()}
     for dotted, value in (overrides or {}).items():
         _put(tree, dotted, value)
     try:
         return Spec.model_validate(tree)
     except ValidationError as error:
-        problems = [_problem(item) for item in error.errors()]
+        problems = _problems(error)
         raise SpecError(
             f"{origin}: " + "\n  ".join(problems),
             expected="the keys and types of docs/spec.md",
@@ -204,21 +207,50 @@ def _put(tree: dict[str, Any], dotted: str, value: Any) -> None:
     tree[last] = value
 
 
-def _problem(item: Any) -> str:
-    where = ".".join(str(part) for part in item["loc"])
+def _problems(error: ValidationError) -> list[str]:
+    """One line for each wrong key; what a union's members say of the same key is joined."""
+    lines: dict[str, list[str]] = {}
+    for item in error.errors():
+        key = ".".join(_key(item["loc"]))
+        lines.setdefault(key, []).append(_problem(key, item))
+    return [messages[0] if len(messages) == 1 else _joined(messages) for messages in lines.values()]
+
+
+def _joined(messages: list[str]) -> str:
+    heads, tail = [message.rpartition(" (got ")[0] for message in messages], messages[0].rpartition(" (got ")[2]
+    return heads[0] + "".join(f", or {head.partition(': ')[2]}" for head in heads[1:]) + f" (got {tail}"
+
+
+def _key(location: tuple[int | str, ...]) -> list[str]:
+    """A location without the names that pydantic gives to a union's members."""
+    model: type[BaseModel] | None = Spec
+    kept: list[str] = []
+    for part in location:
+        if model is None:
+            break
+        kept.append(str(part))
+        model = _group(str(part), model)
+    return kept
+
+
+def _group(key: str, parent: type[BaseModel] = Spec) -> type[BaseModel] | None:
+    """The model of a key that holds further keys."""
+    field = parent.model_fields.get(key)
+    annotation = field.annotation if field else None
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+
+
+def _problem(key: str, item: Any) -> str:
     if item["type"] == "extra_forbidden":
         near = difflib.get_close_matches(str(item["loc"][-1]), _known_keys(item["loc"][:-1]), n=1, cutoff=0.6)
-        return f"unknown key '{where}'" + (f", did you mean '{near[0]}'?" if near else "")
+        return f"unknown key '{key}'" + (f", did you mean '{near[0]}'?" if near else "")
     if item["type"] == "missing":
-        return f"'{where}' is missing"
-    return f"'{where}': {item['msg']} (got {item['input']!r})"
+        return f"'{key}' is missing"
+    return f"'{key}': {item['msg']} (got {item['input']!r})"
 
 
 def _known_keys(parents: tuple[int | str, ...]) -> list[str]:
-    model: type[BaseModel] = Spec
+    model: type[BaseModel] | None = Spec
     for key in parents:
-        annotation = model.model_fields[str(key)].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        model = annotation
-    return list(model.model_fields)
+        model = _group(str(key), model) if model else None
+    return list(model.model_fields) if model else []

@@ -1,4 +1,4 @@
-"""The model families that the kit builds, by the architecture's name in `config.json`. A new one is one file and a row."""
+"""The model families that the kit builds, by their architecture in `config.json`. A new one is one file and one row."""
 
 from __future__ import annotations
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from builder.model_config import ModelConfig
-from trtllm_kit.errors import SpecError
 
 Split = Literal["column", "kv", "row", "none"]
 """How tensor parallelism divides a linear: `column` its rows (outputs) evenly, `kv` its rows by key-value head, which
@@ -145,17 +144,3 @@ PRE_NORMS = (
     Norm(hf="self_attn.q_norm", trtllm="attention.q_layernorm", size=_head, present=_qk_norm),
     Norm(hf="self_attn.k_norm", trtllm="attention.k_layernorm", size=_head, present=_qk_norm),
 )
-
-
-def flag(raw: Mapping[str, Any], key: str) -> bool:
-    """A boolean of `config.json` that is false when absent or null; SpecError for any other kind of value."""
-    value = raw.get(key)
-    if value is None:
-        return False
-    if not isinstance(value, bool):
-        raise SpecError(
-            f"config.json: '{key}' is {value!r}",
-            expected="true or false",
-            fix="check that config.json belongs to these weights",
-        )
-    return value

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from builder.families.base import GATED_LINEARS, PRE_NORMS, Family, flag
-from builder.model_config import ModelConfig
+from builder.families.base import GATED_LINEARS, PRE_NORMS, Family
+from builder.model_config import ModelConfig, flag
 
 
 def _read_config(raw: Mapping[str, Any]) -> ModelConfig:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from builder.families.base import GATED_LINEARS, PRE_NORMS, Family, flag
+from builder.families.base import GATED_LINEARS, PRE_NORMS, Family
 from builder.families.qwen2 import qwen_extras
-from builder.model_config import ModelConfig
+from builder.model_config import ModelConfig, flag
 from trtllm_kit.errors import SpecError
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from builder.checkpoint import Checkpoint
 from builder.compile.flag_rules import check_flags
 from builder.plan import BuildPlan
+from builder.quantize.schemes import SCHEMES
 from builder.resolve.choices import Choices
 from builder.resolve.limits import choose_build_flags, choose_kv_cache, choose_max_seq_len
 from builder.resolve.serving import choose_serving, choose_validation
 from builder.resolve.target import (
+    check_kv_cache,
     choose_parallelism,
     choose_precision,
     choose_runtime,
@@ -28,7 +30,8 @@ def resolve(spec: Spec, checkpoint: Checkpoint) -> BuildPlan:
     version = choose_trtllm_version(spec, choices)
     precision = choose_precision(spec, checkpoint, sku, choices)
     runtime = choose_runtime(spec, sku, precision, version, choices)
-    support.check(runtime, precision, spec.kv_cache.dtype, sku, version)
+    support.check(runtime, precision, spec.kv_cache.dtype, sku, version, available=tuple(SCHEMES))
+    check_kv_cache(runtime, spec.kv_cache.dtype)
     max_seq_len = choose_max_seq_len(spec, checkpoint, choices)
     tp_size, pp_size = choose_parallelism(spec, checkpoint, sku, precision, max_seq_len, choices)
     build = choose_build_flags(spec, runtime, precision, tp_size * pp_size, max_seq_len, choices)

@@ -8,11 +8,13 @@ from builder.checkpoint import Checkpoint
 from builder.plan import BuildFlags, KvCache
 from builder.quantize.schemes import SCHEMES
 from builder.resolve.choices import Choices
+from profiles import precisions
 from trtllm_kit.spec import KvCacheSpec, Runtime, Spec
 
 _CPU_KV_BYTES = 1 << 30
 _CPU_KV_BLOCK_TOKENS = 32
 _DEFAULT_MAX_SEQ_LEN = 8192
+_FUSED_MLP = (None, "FP8", "MIXED_PRECISION")
 
 
 def choose_max_seq_len(spec: Spec, checkpoint: Checkpoint, choices: Choices) -> int:
@@ -31,7 +33,7 @@ def choose_build_flags(
     batch, tokens = (32, 512) if runtime == "cpu" else (64, 8192)
     why = "what a CPU keeps busy" if runtime == "cpu" else "a start for tuning; sweep 64, 512, 2048"
     max_batch_size = choices.take("build.max_batch_size", written.max_batch_size, batch, why)
-    scheme = SCHEMES[precision]
+    scheme, algorithm = SCHEMES[precision], precisions.find(precision).quant_algo
     profiles_on = choices.take(
         "build.multiple_profiles",
         written.multiple_profiles,
@@ -63,6 +65,12 @@ def choose_build_flags(
             written.use_fp8_context_fmha,
             "enable" if scheme.fp8_math and spec.kv_cache.dtype == "fp8" else "disable",
             "only FP8 math with an FP8 KV cache has it",
+        ),
+        "use_fused_mlp": choices.take(
+            "build.use_fused_mlp",
+            written.use_fused_mlp,
+            "enable" if algorithm in _FUSED_MLP else "disable",
+            "upstream fuses the gated MLP of unquantized and FP8 layers only",
         ),
         "gemm_plugin": choices.take(
             "build.gemm_plugin", written.gemm_plugin, scheme.gemm_plugin, "upstream's tuning guide for this precision"

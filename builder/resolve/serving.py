@@ -8,7 +8,7 @@ from typing import Any
 from builder.plan import BuildFlags, ServingPlan, ValidationPlan
 from builder.resolve.choices import Choices
 from trtllm_kit.errors import SpecError
-from trtllm_kit.spec import Runtime, Spec
+from trtllm_kit.spec import Runtime, ServingSpec, Spec
 
 
 def choose_serving(spec: Spec, runtime: Runtime, build: BuildFlags, choices: Choices) -> ServingPlan:
@@ -17,7 +17,7 @@ def choose_serving(spec: Spec, runtime: Runtime, build: BuildFlags, choices: Cho
         "serving.concurrency",
         written.concurrency,
         min(8, build.max_batch_size) if runtime == "cpu" else build.max_batch_size,
-        "each BLS instance is a process; 8 fit a laptop" if runtime == "cpu" else "as many as the engine batches",
+        "what a laptop streams well" if runtime == "cpu" else "as many as the engine batches",
     )
     tokenizers = min(concurrency, 2 if runtime == "cpu" else 8)
     paged = build.use_paged_context_fmha == "enable"
@@ -42,10 +42,7 @@ def choose_serving(spec: Spec, runtime: Runtime, build: BuildFlags, choices: Cho
             "detokenizing is much faster than generating",
         ),
         "bls_instance_count": choices.take(
-            "serving.bls_instance_count",
-            written.bls_instance_count,
-            concurrency,
-            "an instance serves one request at a time",
+            "serving.bls_instance_count", written.bls_instance_count, *_bls_instances(runtime, written, concurrency)
         ),
         "max_queue_size": choices.take(
             "serving.max_queue_size",
@@ -62,6 +59,15 @@ def choose_serving(spec: Spec, runtime: Runtime, build: BuildFlags, choices: Cho
         "cpu_threads": choices.take("serving.cpu_threads", written.cpu_threads, 0, "all cores of the serving machine"),
     }
     return ServingPlan(**{**written.model_dump(), **decided})
+
+
+def _bls_instances(runtime: Runtime, written: ServingSpec, concurrency: int) -> tuple[int, str]:
+    """How many, and why. A streaming instance serves its requests by threads, which share Python's lock."""
+    if not written.decoupled_mode:
+        return concurrency, "without streaming an instance serves one request at a time"
+    if runtime == "cpu":
+        return 1, "one process streams all requests by threads; more would take cores from the engine"
+    return concurrency, "the intended concurrency: streams then do not wait for each other's Python"
 
 
 def choose_validation(spec: Spec, build: BuildFlags, choices: Choices) -> ValidationPlan:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from builder.checkpoint import Checkpoint
 from builder.quantize.schemes import SCHEMES, find_scheme
 from builder.resolve.choices import Choices
@@ -44,8 +46,18 @@ def choose_precision(spec: Spec, checkpoint: Checkpoint, sku: skus.Sku, choices:
 def choose_runtime(spec: Spec, sku: skus.Sku, precision: str, version: str, choices: Choices) -> Runtime:
     if spec.runtime != "auto":
         return spec.runtime
-    runtime, reason = support.choose_runtime(sku, precision, version)
+    runtime, reason = support.choose_runtime(sku, precision, version, spec.kv_cache.dtype, available=tuple(SCHEMES))
     return choices.take("runtime", "auto", runtime, reason)
+
+
+def check_kv_cache(runtime: Runtime, kv_dtype: str) -> None:
+    """Refuse a KV cache whose scales no stage writes: an engine would be built without them."""
+    if kv_dtype != "auto" and runtime != "pytorch":
+        raise SpecError(
+            f"the quantizer writes no KV scales yet, which the {runtime} runtime needs for kv_cache.dtype {kv_dtype}",
+            expected="kv_cache.dtype auto, the model's own",
+            fix="leave kv_cache.dtype out",
+        )
 
 
 def choose_parallelism(
@@ -63,7 +75,7 @@ def choose_parallelism(
             )
         return tp_size, pp_size
     weight_bits = precisions.find(precision).weight_bits
-    needs = {"max_seq_len": max_seq_len, "kv_bits": precisions.KV_BITS[spec.kv_cache.dtype]}
+    needs: Any = {"max_seq_len": max_seq_len, "kv_bits": precisions.KV_BITS[spec.kv_cache.dtype]}
     if spec.target.tp_size != "auto":
         ledger.check_fits(checkpoint.config, weight_bits, sku, spec.target.tp_size, pp_size, **needs)
         return spec.target.tp_size, pp_size

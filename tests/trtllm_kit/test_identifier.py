@@ -25,7 +25,9 @@ def test_the_documented_example() -> None:
     assert (parsed.model, parsed.precision, parsed.sku) == ("llama-3.1-8b-instruct", "fp8", "h100_sxm")
 
 
-@pytest.mark.parametrize("text", ["", "llama", "llama-fp8-h100_sxm-tp0pp1-tensorrt", "a-b-c-tp1-cpu", "A-b-c-tp1pp1-cpu"])
+@pytest.mark.parametrize(
+    "text", ["", "llama", "llama-fp8-h100_sxm-tp0pp1-tensorrt", "a-b-c-tp1-cpu", "A-b-c-tp1pp1-cpu"]
+)
 def test_what_is_no_identifier_is_refused(text: str) -> None:
     with pytest.raises(SpecError, match="not a build identifier"):
         BuildIdentifier.parse(text)

@@ -1,0 +1,1 @@
+"""One small streaming client for everything that talks to a deployment: readiness, smoke, parity, load."""

@@ -1,0 +1,252 @@
+"""The engine behind one thread: requests join and leave a running batch between its steps.
+
+`step()` of the library holds Python's lock for the whole step, so everything that touches the pipeline happens on the
+stepping thread and callers only append to a queue. The thread sleeps without polling while nothing is in flight.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from builder.compile.openvino_ir.settings import TOKENS_PER_BLOCK, CpuEngineSettings, pipeline_properties
+from serving.cpu_backend.flight import Flight, Listener
+from serving.cpu_backend.request import GenerationRequest, QueueFullError, RequestError, check_request
+from serving.cpu_backend.stats import EngineStats
+from trtllm_kit.errors import HostError, IncompatibleError
+
+_STOP_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """What the deployment decides about an engine that is already built."""
+
+    max_batch_size: int | None = None  # at most the engine's own
+    max_queue_size: int = 0  # requests that may wait beyond the batch; 0: no limit
+    enable_block_reuse: bool | None = None  # None: as built
+    kv_tokens: int | None = None  # KV pool, in tokens; at most the engine's own
+    attention_window: int | None = None  # tokens that a request may span; at most the engine's max_seq_len
+    threads: int | None = None  # compute threads; None: OpenVINO's choice
+
+
+class Engine:
+    """In-flight batching over a continuous batching pipeline. Use as a context manager, or call `close`."""
+
+    def __init__(self, pipeline: Any, settings: CpuEngineSettings, *, max_queue_size: int = 0) -> None:
+        self.settings = settings
+        self._pipeline = pipeline
+        self._max_queue_size = max_queue_size
+        self._incoming: deque[Flight] = deque()
+        self._live: list[Flight] = []
+        self._iteration = 0
+        self._prune = False  # whether a waiting request may have been cancelled
+        self._broken: str | None = None
+        self._closing = False
+        self._gate = threading.Lock()  # taken once per request: nothing may come in after the last look at the queue
+        self._wake = threading.Event()
+        self._hook: Callable[[], None] = lambda: None
+        self._hook_period_s = float("inf")
+        self._hook_at = float("inf")
+        self._thread = threading.Thread(target=self._run, name="engine-steps", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def open(cls, folder: Path, options: EngineOptions | None = None) -> Engine:
+        """Load the engine in `folder`; SpecError, IncompatibleError or HostError when that cannot be."""
+        options = options or EngineOptions()
+        settings = _narrowed(CpuEngineSettings.read(folder), options)
+        pipeline = _open_pipeline(folder, settings, options.threads)
+        return cls(pipeline, settings, max_queue_size=options.max_queue_size)
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def submit(self, request: GenerationRequest, listener: Listener) -> Flight:
+        """Queue a request; `listener` is then called on the stepping thread, the last time with `finish` set.
+
+        Raises RequestError, before anything is started, for a request that cannot be served.
+        """
+        check_request(request, self.settings)
+        flight = Flight(request, listener)
+        with self._gate:
+            self._check_open()
+            self._incoming.append(flight)
+        self._wake.set()
+        return flight
+
+    def cancel(self, flight: Flight) -> None:
+        """End a request early; its listener hears `Finish.CANCELLED`. Without effect on one that has ended."""
+        flight.cancelled = True
+        self._prune = True
+        self._wake.set()
+
+    def every(self, period_s: float, hook: Callable[[], None]) -> None:
+        """Call `hook` on the stepping thread between steps, once a period while busy and once before sleeping."""
+        self._hook, self._hook_period_s, self._hook_at = hook, period_s, time.monotonic()
+        self._wake.set()
+
+    def stats(self) -> EngineStats:
+        """Numbers of this moment; exact on the stepping thread, a fair view from any other."""
+        live = list(self._live)
+        metrics = self._pipeline.get_metrics()
+        scheduled = min(metrics.scheduled_requests, len(live))
+        context = [flight for flight in live if not flight.has_started()][:scheduled]
+        return EngineStats(
+            iteration=self._iteration,
+            active_requests=len(live) + len(self._incoming),
+            scheduled_requests=scheduled,
+            context_requests=len(context),
+            context_tokens=sum(len(flight.request.input_ids) for flight in context),
+            max_requests=self.settings.max_batch_size,
+            max_blocks=self.settings.num_kv_blocks,
+            used_blocks=round(metrics.cache_usage / 100 * self.settings.num_kv_blocks),
+            tokens_per_block=TOKENS_PER_BLOCK,
+        )
+
+    def close(self) -> None:
+        """Cancel everything in flight and stop the thread. Idempotent."""
+        self._closing = True
+        self._wake.set()
+        self._thread.join(_STOP_TIMEOUT_S)
+
+    def _check_open(self) -> None:
+        if self._closing or self._broken is not None:
+            raise RequestError(
+                f"the engine is {self._broken or 'closing'}", expected="a running engine", fix="restart the server"
+            )
+        waiting = len(self._live) + len(self._incoming) - self.settings.max_batch_size
+        if self._max_queue_size and waiting >= self._max_queue_size:
+            raise QueueFullError(
+                f"Exceeds maximum queue size: {waiting} requests wait",
+                expected=f"at most {self._max_queue_size} waiting requests",
+                fix="try again later, or raise serving.max_queue_size",
+            )
+
+    def _run(self) -> None:
+        while not self._closing:
+            self._admit()
+            if self._live or self._pipeline.has_non_finished_requests():
+                self._step()
+            else:
+                self._sleep()
+            if time.monotonic() >= self._hook_at:
+                self._call_hook()
+        self._abandon()
+
+    def _admit(self) -> None:
+        """Let waiting requests join, first come first served; the library itself does not keep to a batch size."""
+        if self._prune:
+            self._prune = False
+            self._drop_cancelled()
+        while self._incoming and len(self._live) < self.settings.max_batch_size:
+            flight = self._incoming.popleft()
+            try:
+                flight.join(self._pipeline)
+            except RuntimeError as error:  # the library's only exception
+                flight.abandon(f"the engine refused the request: {error}")
+            else:
+                self._live.append(flight)
+
+    def _drop_cancelled(self) -> None:
+        with self._gate:
+            cancelled = [flight for flight in self._incoming if flight.cancelled]
+            self._incoming = deque(flight for flight in self._incoming if not flight.cancelled)
+        for flight in cancelled:
+            flight.abandon()
+
+    def _step(self) -> None:
+        try:
+            self._pipeline.step()
+            self._iteration += 1
+        except RuntimeError as error:
+            self._fail_all(error)
+            return
+        ended = 0
+        for flight in self._live:
+            ended += flight.advance()
+        if ended:
+            self._live = [flight for flight in self._live if not flight.ended]
+
+    def _fail_all(self, error: RuntimeError) -> None:
+        """A failed step leaves the pipeline in doubt: nobody may hang, and nobody else may come in."""
+        self._broken = f"broken by a failed step: {error}"
+        self._closing = True
+
+    def _abandon(self) -> None:
+        """End all that is in flight and let the pipeline free what it held; it complains at exit otherwise."""
+        with self._gate:
+            self._closing = True
+            flights = [*self._live, *self._incoming]
+            self._live = []
+            self._incoming.clear()
+        for flight in flights:
+            flight.abandon(self._broken)
+        with contextlib.suppress(RuntimeError):
+            if self._pipeline.has_non_finished_requests():
+                self._pipeline.step()
+
+    def _sleep(self) -> None:
+        self._wake.clear()
+        if self._incoming or self._closing:
+            return
+        self._call_hook()
+        self._wake.wait()
+
+    def _call_hook(self) -> None:
+        self._hook_at = time.monotonic() + self._hook_period_s
+        self._hook()
+
+
+def _narrowed(built: CpuEngineSettings, options: EngineOptions) -> CpuEngineSettings:
+    """The engine's own limits, lowered where the deployment asks for less."""
+    blocks = built.num_kv_blocks if options.kv_tokens is None else -(-options.kv_tokens // TOKENS_PER_BLOCK) + 1
+    narrowed = replace(
+        built,
+        max_batch_size=min(options.max_batch_size or built.max_batch_size, built.max_batch_size),
+        max_seq_len=min(options.attention_window or built.max_seq_len, built.max_seq_len),
+        num_kv_blocks=min(blocks, built.num_kv_blocks),
+        enable_block_reuse=built.enable_block_reuse and options.enable_block_reuse is not False,
+    )
+    if narrowed.kv_capacity_tokens < narrowed.max_seq_len:
+        raise IncompatibleError(
+            f"a KV cache of {narrowed.kv_capacity_tokens} tokens cannot hold one request of {narrowed.max_seq_len}",
+            expected="max_tokens_in_paged_kv_cache of at least max_seq_len",
+            fix="raise kv_cache.max_tokens and build the repository again",
+        )
+    return narrowed
+
+
+def _open_pipeline(folder: Path, settings: CpuEngineSettings, threads: int | None) -> Any:
+    try:
+        import openvino_genai
+    except ImportError as error:
+        raise HostError(
+            f"openvino-genai cannot be imported: {error}",
+            expected="the extra of the cpu runtime",
+            fix="pip install 'trtllm-kit[cpu]'",
+        ) from None
+    scheduler = openvino_genai.SchedulerConfig()
+    scheduler.num_kv_blocks = settings.num_kv_blocks
+    scheduler.max_num_seqs = settings.max_batch_size
+    scheduler.max_num_batched_tokens = settings.max_num_tokens
+    scheduler.dynamic_split_fuse = True
+    scheduler.enable_prefix_caching = settings.enable_block_reuse
+    properties = pipeline_properties(settings, threads)
+    try:
+        return openvino_genai.ContinuousBatchingPipeline(folder, scheduler, "CPU", properties)
+    except RuntimeError as error:
+        raise HostError(
+            f"the engine in {folder} cannot be opened: {str(error).strip().splitlines()[-1]}",
+            expected=f"an engine for openvino-genai {settings.openvino_version}, and enough memory",
+            fix="build the model again on this machine, or lower kv_cache.max_tokens",
+        ) from error

@@ -1,0 +1,98 @@
+"""Checkpoints made to measure: any family and shape, weights drawn from a seed, written by the safetensors package."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from builder.checkpoint import Checkpoint
+from builder.digests import DigestCache
+from builder.families import config_of, family_of
+from builder.fetch import fetch
+from trtllm_kit.console import Silent
+
+BASE: dict[str, Any] = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "vocab_size": 50,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "hidden_act": "silu",
+    "max_position_embeddings": 128,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+    "tie_word_embeddings": False,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "torch_dtype": "bfloat16",
+}
+
+
+def write_tokenizer(folder: Path, *, size: int) -> None:
+    vocab = {f"<{number}>": number for number in range(size)}
+    added = [{"id": size - 1, "content": f"<{size - 1}>", "special": True}]
+    tree = {"version": "1.0", "added_tokens": added, "model": {"type": "BPE", "vocab": vocab, "merges": []}}
+    (folder / "tokenizer.json").write_text(json.dumps(tree))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
+
+
+class ModelFolder:
+    """A checkpoint that a test can change before it is fetched."""
+
+    def __init__(self, path: Path, **overrides: Any) -> None:
+        path.mkdir(parents=True)
+        self.path = path
+        self.config = {**BASE, **overrides}
+        config = config_of(self.config)
+        generator = torch.Generator().manual_seed(7)
+        dtype = getattr(torch, config.dtype)
+        self.tensors = {
+            name: (torch.randn(shape, generator=generator) * 0.1).to(dtype)
+            for name, shape in family_of(config.architecture).shapes(config).items()
+        }
+        write_tokenizer(path, size=config.vocab_size)
+        self.save()
+
+    def save(self) -> None:
+        (self.path / "config.json").write_text(json.dumps(self.config))
+        save_file(self.tensors, self.path / "model.safetensors", metadata={"format": "pt"})
+
+    def shard(self, parts: int) -> list[Path]:
+        """Write the weights as numbered shards with an index instead."""
+        (self.path / "model.safetensors").unlink()
+        names = sorted(self.tensors)
+        files = [self.path / f"model-{part + 1:05d}-of-{parts:05d}.safetensors" for part in range(parts)]
+        weight_map: dict[str, str] = {}
+        for part, file in enumerate(files):
+            held = {name: self.tensors[name] for name in names[part::parts]}
+            save_file(held, file, metadata={"format": "pt"})
+            weight_map |= dict.fromkeys(held, file.name)
+        index = {"metadata": {}, "weight_map": weight_map}
+        (self.path / "model.safetensors.index.json").write_text(json.dumps(index))
+        return files
+
+    def fetch(self, **options: Any) -> Checkpoint:
+        digests = DigestCache(self.path.parent / "digests.json")
+        return fetch(str(self.path), **{"trust_remote_code": False, "digests": digests, "talk": Silent(), **options})
+
+
+@pytest.fixture
+def make_model(tmp_path: Path) -> Callable[..., ModelFolder]:
+    """`make_model(hidden_size=..., ...)`: a new Llama with these keys changed in its config."""
+    made: list[ModelFolder] = []
+
+    def make(**overrides: Any) -> ModelFolder:
+        made.append(ModelFolder(tmp_path / f"model{len(made)}", **overrides))
+        return made[-1]
+
+    return make
