@@ -2,8 +2,8 @@
 
     python benchmarks/cpu_engine.py [--checkpoint FOLDER] [--repeats 3] [--requests 48] [--threads 1]
 
-Makes a Llama of 30M and one of 5M parameters, random weights (no download), or takes a checkpoint folder in the unified Hugging Face
-layout. All loads are the same requests: different prompts of 32 tokens, 8 to 128 new tokens, greedy, no end token.
+Makes a Llama of 30M and one of 5M parameters with random weights (no download), or takes a checkpoint folder in the
+unified Hugging Face layout. All loads are the same requests: different prompts of 32 tokens, 8 to 128 new tokens, greedy, no end token.
 Triton's cost is the CPU time of the server's whole process tree, so the client does not count.
 """
 
@@ -223,7 +223,7 @@ def _triton(server: RunningServer) -> Iterator[Callable[..., Submit]]:
 def _inputs(grpc: Any, job: Job, streaming: bool) -> list[Any]:
     import numpy as np
 
-    values = {"input_ids": job.ids, "input_lengths": [len(job.ids)], "request_output_len": [job.tokens]}
+    values: dict[str, list[Any]] = {"input_ids": job.ids, "input_lengths": [len(job.ids)], "request_output_len": [job.tokens]}
     inputs = []
     for name, value in [*values.items(), ("streaming", [streaming])]:
         kind, dtype = ("BOOL", np.bool_) if name == "streaming" else ("INT32", np.int32)
@@ -241,7 +241,8 @@ def _server(root: Path, threads: int) -> Iterator[RunningServer]:
 
 def _tree_cpu_s(pid: int) -> float:
     """User and system time of a process and all its living descendants."""
-    ticks, children = {}, {}
+    ticks: dict[int, int] = {}
+    children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = stat.read_text().rsplit(")", 1)[1].split()

@@ -22,7 +22,7 @@ class Compiler(Protocol):
         """All that the engine depends on beside the quantized checkpoint: flags, tool versions. Plain JSON values."""
 
     def versions(self, plan: BuildPlan) -> dict[str, str]:
-        """Versions of the stack that the engine is tied to, by name ("tensorrt_llm", "tensorrt", "openvino_genai", ...)."""
+        """The stack that the engine is tied to, by name: "tensorrt_llm", "tensorrt", "triton_image", "openvino", ..."""
 
     def compile(self, quantized: Path, plan: BuildPlan, out: Path, talk: Talk) -> None:
         """Fill the empty folder `out` with the engine; BuildStepError, FitError or HostError when it cannot."""

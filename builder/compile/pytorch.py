@@ -68,7 +68,6 @@ def llm_args(plan: BuildPlan) -> dict[str, Any]:
         "tensor_parallel_size": plan.tp_size,
         "pipeline_parallel_size": plan.pp_size,
         "max_batch_size": flags.max_batch_size,
-        "max_input_len": flags.max_input_len,
         "max_seq_len": flags.max_seq_len,
         "max_num_tokens": flags.max_num_tokens,
         "enable_chunked_prefill": plan.serving.enable_chunked_context,
@@ -76,6 +75,7 @@ def llm_args(plan: BuildPlan) -> dict[str, Any]:
         "scheduler_config": {"capacity_scheduler_policy": plan.serving.batch_scheduler_policy.upper()},
         "cuda_graph_config": {"max_batch_size": flags.max_batch_size, "enable_padding": True},
     }
+    args |= {"trust_remote_code": True} if plan.trust_remote_code else {}
     return args | ({"max_beam_width": flags.max_beam_width} if flags.max_beam_width != 1 else {})
 
 

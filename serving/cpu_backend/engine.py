@@ -45,6 +45,8 @@ class Engine:
         self._max_queue_size = max_queue_size
         self._incoming: deque[Flight] = deque()
         self._live: list[Flight] = []
+        self._free_blocks = settings.num_kv_blocks - 1  # not promised to anybody
+        self._leaving_blocks = 0  # of requests that left early; the library frees them in the next step
         self._iteration = 0
         self._prune = False  # whether a waiting request may have been cancelled
         self._broken: str | None = None
@@ -144,17 +146,24 @@ class Engine:
         self._abandon()
 
     def _admit(self) -> None:
-        """Let waiting requests join, first come first served; the library itself does not keep to a batch size."""
+        """Let waiting requests join, first come first served, while the longest they can get still fits.
+
+        The library keeps to no batch size, and when nothing fits it drops requests that did no harm. So a request joins
+        only when all its blocks are free: upstream's `guaranteed_no_evict`.
+        """
         if self._prune:
             self._prune = False
             self._drop_cancelled()
         while self._incoming and len(self._live) < self.settings.max_batch_size:
+            if self._incoming[0].blocks > self._free_blocks:
+                break
             flight = self._incoming.popleft()
             try:
                 flight.join(self._pipeline)
             except RuntimeError as error:  # the library's only exception
                 flight.abandon(f"the engine refused the request: {error}")
             else:
+                self._free_blocks -= flight.blocks
                 self._live.append(flight)
 
     def _drop_cancelled(self) -> None:
@@ -171,11 +180,22 @@ class Engine:
         except RuntimeError as error:
             self._fail_all(error)
             return
-        ended = 0
-        for flight in self._live:
-            ended += flight.advance()
-        if ended:
+        self._free_blocks += self._leaving_blocks
+        self._leaving_blocks = 0
+        if self._advance_all():
             self._live = [flight for flight in self._live if not flight.ended]
+
+    def _advance_all(self) -> bool:
+        """Whether any request ended."""
+        any_ended = False
+        for flight in self._live:
+            if flight.advance():
+                any_ended = True
+                if flight.left_early:
+                    self._leaving_blocks += flight.blocks
+                else:
+                    self._free_blocks += flight.blocks
+        return any_ended
 
     def _fail_all(self, error: RuntimeError) -> None:
         """A failed step leaves the pipeline in doubt: nobody may hang, and nobody else may come in."""

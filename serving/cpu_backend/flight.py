@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from builder.compile.openvino_ir.settings import TOKENS_PER_BLOCK
 from serving.cpu_backend.request import GenerationRequest
 from serving.cpu_backend.sampling import first_stop, generation_config, watched_words
 
@@ -45,6 +46,8 @@ class Flight:
         self.request = request
         self.cancelled = False
         self.ended = False
+        self.left_early = False  # by our will and not by the library's, which still holds its blocks for a step
+        self.blocks = -(-request.total_tokens // TOKENS_PER_BLOCK)  # KV blocks at its longest
         self._listener = listener
         self._handle: Any = None
         self._words = watched_words(request)
@@ -72,7 +75,7 @@ class Flight:
     def advance(self) -> bool:
         """Take what the last step produced and tell the listener; whether the request ended."""
         if self.cancelled:
-            self._handle.cancel()
+            self._leave(self._handle.cancel)
             self._end(Finish.CANCELLED)
         elif self._reads_each_step:
             if self._handle.can_read():
@@ -86,7 +89,7 @@ class Flight:
     def abandon(self, error: str | None = None) -> None:
         """End it where it stands: cancelled, or failed for the reason given."""
         if self._handle is not None:
-            self._handle.cancel()
+            self._leave(self._handle.cancel)
         self._end(*((Finish.CANCELLED, "") if error is None else (Finish.FAILED, error)))
 
     def _look(self) -> None:
@@ -94,7 +97,7 @@ class Flight:
         keep = first_stop(self._tokens, self._words, seen) if self._words else None
         if keep is not None:
             del self._tokens[keep:], self._log_probs[keep:]
-            self._handle.stop()
+            self._leave(self._handle.stop)
             finish = Finish.STOP
         if finish is not None:
             self._end(finish)
@@ -116,6 +119,10 @@ class Flight:
             del self._tokens[-1:], self._log_probs[len(self._tokens) :]
             return Finish.END
         return {"STOP": Finish.STOP, "LENGTH": Finish.LENGTH}.get(reason)
+
+    def _leave(self, how: Callable[[], None]) -> None:
+        self.left_early = True
+        how()
 
     def _lost(self) -> None:
         self._end(Finish.FAILED, f"the engine dropped the request ({self._handle.get_status().name})")

@@ -1,7 +1,7 @@
 """How often a stream may speak, so that telling about tokens never costs much beside making them.
 
-A response through Triton costs a fixed quarter of a millisecond of CPU. A small model makes a token in about as long, so
-with many streams a response for each token would nearly double the work. Beyond a few streams, tokens that come faster
+A response through Triton costs a fixed quarter of a millisecond of CPU. A small model makes a token in about as long,
+so with many streams a response for each token would nearly double the work. Beyond a few streams, tokens that come faster
 than the budget allows travel together; large models never come near it. First and last tokens never wait.
 """
 

@@ -24,7 +24,6 @@ class Target:
     gpu_count: int | None = None
     trtllm: str | None = None
     tensorrt: str | None = None
-    driver: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +106,7 @@ def _world_size(manifest: Mapping[str, Any], target: Target) -> Difference | Non
 
 
 def _trtllm(manifest: Mapping[str, Any], target: Target) -> Difference | None:
-    built = manifest["versions"].get("trtllm")
+    built = manifest["versions"].get("tensorrt_llm")
     if built is None or target.trtllm in (None, built):
         return None
     return Difference(
@@ -132,18 +131,6 @@ def _tensorrt(manifest: Mapping[str, Any], target: Target) -> Difference | None:
     )
 
 
-def _driver(manifest: Mapping[str, Any], target: Target) -> Difference | None:
-    needed = manifest["versions"].get("min_driver")
-    if needed is None or target.driver is None or _numbers(target.driver) >= _numbers(needed):
-        return None
-    return Difference(
-        what="driver",
-        built_for=f"{needed} or newer",
-        target_has=target.driver,
-        fix=f"update the NVIDIA driver to {needed} or newer",
-    )
-
-
 def _image(manifest: Mapping[str, Any]) -> str:
     image = manifest["versions"].get("triton_image")
     return f" ({image})" if image else ""
@@ -151,10 +138,6 @@ def _image(manifest: Mapping[str, Any]) -> str:
 
 def _capability(sm: int) -> str:
     return f"{sm // 10}.{sm % 10}"
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".") if part.isdigit())
 
 
 _RUNTIME_FIXES = {
@@ -168,6 +151,5 @@ _FACTS: tuple[Callable[[Mapping[str, Any], Target], Difference | None], ...] = (
     _world_size,
     _trtllm,
     _tensorrt,
-    _driver,
 )
 RULES: tuple[Callable[[Mapping[str, Any], Target], tuple[Difference, ...]], ...] = (_runtime, _facts)

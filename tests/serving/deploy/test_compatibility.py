@@ -13,16 +13,15 @@ FIT = {
     "gpu_count": 2,
     "trtllm": "1.2.1",
     "tensorrt": "10.14.1.48",
-    "driver": "580.82.07",
 }
 
 
-@pytest.mark.parametrize("change", [{}, {"gpu_count": 8}, {"tensorrt": "10.14.1"}, {"driver": "580.65.06"}])
+@pytest.mark.parametrize("change", [{}, {"gpu_count": 8}, {"tensorrt": "10.14.1"}])
 def test_what_fits_is_let_through(engine_manifest, change) -> None:
     check(engine_manifest, Target(**{**FIT, **change}))
 
 
-@pytest.mark.parametrize("fact", ["runtimes", "sku", "sm", "gpu_count", "trtllm", "tensorrt", "driver"])
+@pytest.mark.parametrize("fact", ["runtimes", "sku", "sm", "gpu_count", "trtllm", "tensorrt"])
 def test_unknown_facts_are_not_compared(engine_manifest, fact: str) -> None:
     check(engine_manifest, Target(**{**FIT, fact: None}))
 
@@ -38,7 +37,6 @@ def test_unknown_facts_are_not_compared(engine_manifest, fact: str) -> None:
         ({"gpu_count": 1}, "world size", "2 GPUs (tp 2 x pp 1)", "1"),
         ({"trtllm": "1.3.0"}, "TensorRT-LLM", "1.2.1", "1.3.0"),
         ({"tensorrt": "10.11.0"}, "TensorRT", "10.14.1", "10.11.0"),
-        ({"driver": "570.133.20"}, "driver", "580.65.06 or newer", "570.133.20"),
     ],
 )
 def test_each_difference_is_refused(engine_manifest, change, what: str, built: str, has: str) -> None:
