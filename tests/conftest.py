@@ -109,7 +109,14 @@ def built(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Kit:
 
 @pytest.fixture
 def running(built: Kit) -> Iterator[Callable[..., Outcome]]:
-    """`deploy` with any options; whatever was started is stopped when the test ends."""
-    yield lambda *options: built.ok("deploy", "--output", "json", *options)
-    for row in built.ok("deploy", "status", "--output", "json").json:
-        built.run("deploy", "stop", row["name"])
+    """`deploy` with any options; whatever was started so is stopped when the test ends."""
+    started: list[str] = []
+
+    def deploy(*options: str) -> Outcome:
+        outcome = built.ok("deploy", "--output", "json", *options)
+        started.append(outcome.json["name"])
+        return outcome
+
+    yield deploy
+    for name in started:
+        built.run("deploy", "stop", name)

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from trtllm_kit.errors import HostError
 
 LOOPBACK = "127.0.0.1"
+_TRIES = 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +33,20 @@ def choose_ports(*, http: int | None = None, grpc: int | None = None, metrics: i
     if len(named) != len(set(named)):
         raise HostError(f"one port is given twice: {sorted(named)}", expected="three different ports")
     with contextlib.ExitStack() as held:
+        if not named:
+            return _neighbours(held)
         # All are held open until each is known, so that two services never get the same free port.
         chosen = {name: _bind(name, port, held) for name, port in given.items()}
     return Ports(**chosen)
+
+
+def _neighbours(held: contextlib.ExitStack) -> Ports:
+    """Three free ports in a row, like Triton's own 8000 to 8002: who knows one address then knows all three."""
+    for _ in range(_TRIES):
+        http = _bind("http", None, held)
+        with contextlib.suppress(HostError):
+            return Ports(http=http, grpc=_bind("grpc", http + 1, held), metrics=_bind("metrics", http + 2, held))
+    raise HostError("no three free ports in a row were found", fix="give --http-port, --grpc-port and --metrics-port")
 
 
 def _bind(name: str, port: int | None, held: contextlib.ExitStack) -> int:

@@ -80,9 +80,11 @@ class TritonPythonModel:
         return ids
 
     def _encode_words(self, row):
+        """Each word as it begins a line and as it follows a space: most tokenizers give these different ids."""
         texts = [_text(raw, "a stop or bad word") for raw in row]
-        encoded = [self._tokenizer.encode(text, add_special_tokens=False).ids for text in texts if text]
-        return [ids for ids in encoded if ids]
+        spelled = [form for text in texts if text for form in (text, f" {text}")]
+        encoded = [tuple(self._tokenizer.encode(form, add_special_tokens=False).ids) for form in spelled]
+        return [list(ids) for ids in dict.fromkeys(encoded) if ids]
 
     def _bias(self, inputs, batch):
         words, weights = inputs.rows("EMBEDDING_BIAS_WORDS"), inputs.rows("EMBEDDING_BIAS_WEIGHTS")

@@ -49,6 +49,15 @@ def test_ids_are_those_of_hugging_face(streaming) -> None:
         assert answer.as_numpy("REQUEST_INPUT_LEN").tolist() == [[len(reference(text)["input_ids"])]]
 
 
+def sequences(rows: np.ndarray) -> list[list[int]]:
+    """Token sequences of a [1, 2, -1] tensor: ids in a row, and where each sequence ends, padded with -1."""
+    ids, ends = rows[0].tolist()
+    assert len(ids) == len(ends)
+    ends = [end for end in ends if end >= 0]
+    assert ends[-1] == len(ids)
+    return [ids[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+
+
 def test_preprocessing_fills_in_what_tensorrt_llm_wants(streaming, tokenizer) -> None:
     end, turn = (tokenizer.token_to_id(token) for token in ("<|end|>", "<|turn|>"))
     plain = streaming.infer("preprocessing", QUERY="hello", REQUEST_OUTPUT_LEN=4)
@@ -67,12 +76,10 @@ def test_preprocessing_fills_in_what_tensorrt_llm_wants(streaming, tokenizer) ->
     assert plain.as_numpy("STOP_WORDS_IDS").tolist() == [[[turn], [1]]]  # the model's second end token
     assert plain.as_numpy("BAD_WORDS_IDS").shape == (1, 2, 0)
     assert plain.as_numpy("EMBEDDING_BIAS").shape == (1, 0)
-    fox, dog = (tokenizer.encode(text, add_special_tokens=False).ids for text in ("fox", "dog. "))
-    ids, offsets = asked.as_numpy("STOP_WORDS_IDS")[0].tolist()
-    assert ids == fox + dog
-    assert offsets == [len(fox), len(fox) + len(dog)] + [-1] * (len(ids) - 2)
-    tokyo = tokenizer.encode("東京", add_special_tokens=False).ids
-    assert asked.as_numpy("BAD_WORDS_IDS")[0].tolist() == [tokyo, [len(tokyo)] + [-1] * (len(tokyo) - 1)]
+    assert sequences(asked.as_numpy("STOP_WORDS_IDS")) == [
+        tokenizer.encode(text, add_special_tokens=False).ids for text in ("fox", " fox", "dog. ", " dog. ")
+    ]
+    assert sequences(asked.as_numpy("BAD_WORDS_IDS"))[0] == tokenizer.encode("東京", add_special_tokens=False).ids
     bias = asked.as_numpy("EMBEDDING_BIAS")[0]
     assert len(bias) == 512  # the engine's vocabulary, not the tokenizer's
     assert {int(place): float(bias[place]) for place in bias.nonzero()[0]} == {tokenizer.token_to_id("a"): 3.5}
