@@ -13,7 +13,7 @@ $(BIN)/trtllm-kit: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v <= (3, 12) else f"Python 3.10 to 3.12 is needed, {sys.executable} is {v[0]}.{v[1]}: set PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[quantize,cpu,triton,dev]'
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[quantize,cpu,triton,dev]'
 	@touch $@
 
 demo: $(BIN)/trtllm-kit ## build, deploy, stream, validate and stop examples/tiny-llama on this machine
@@ -28,6 +28,14 @@ lint: $(BIN)/trtllm-kit ## ruff
 
 types: $(BIN)/trtllm-kit ## mypy
 	$(BIN)/mypy
+
+golden: ## remake tests/golden/modelopt with NVIDIA ModelOpt, which needs environments of its own
+	for row in 0.37.0:bf16:fp16 0.47.0:int8_wo; do \
+	  set -- $$(echo $$row | tr : ' '); version=$$1; shift; \
+	  $(PYTHON) -m venv $(VENV)/modelopt-$$version && \
+	  $(VENV)/modelopt-$$version/bin/pip install --quiet torch==2.13.0 nvidia-modelopt==$$version 'transformers>=4.57,<4.58' safetensors && \
+	  $(VENV)/modelopt-$$version/bin/python tests/golden/make_modelopt_golden.py --schemes $$@ || exit 1; \
+	done
 
 benchmarks: $(BIN)/trtllm-kit ## the tables of docs/benchmarks.md
 	$(BIN)/python benchmarks/cpu_engine.py

@@ -16,6 +16,6 @@ trap 'step trtllm-kit deploy stop demo' EXIT
 step trtllm-kit init --model examples/tiny-llama --spec "$spec" --force
 step trtllm-kit build model --spec "$spec" --sku cpu
 step trtllm-kit deploy tiny-llama-bf16-cpu-tp1pp1-cpu --name demo
-step trtllm-kit generate "Return a list of" --deployment demo --max-tokens 48
+step trtllm-kit generate "class socket.socket" --deployment demo --max-tokens 48
 step trtllm-kit validate demo --report "$work/report"
 printf '\nreport: %s\n' "$work/report/report.html"

@@ -94,7 +94,7 @@ def test_a_killed_build_leaves_no_artifact_and_resumes_to_the_same_bytes(
         assert artifacts(kit.store) == []
     kit.ok(*CPU)
     assert tree(the_artifact(kit)) == tree(the_artifact(built))
-    leftovers = [path for path in kit.store.rglob("*.tmp")]
+    leftovers = list(kit.store.rglob("*.tmp"))
     assert leftovers == []
 
 

@@ -1,6 +1,6 @@
 """The road of an engine through the front door, as far as a machine without a GPU goes.
 
-`trtllm-build` is the stand-in of tests/standins, which parses upstream's flags and writes files that say that they are no
+`trtllm-build` is the stand-in of tests/standins: it parses upstream's flags and writes files that say that they are no
 engine. Everything around it is real.
 """
 

@@ -8,7 +8,7 @@ from builder.plan import BuildPlan
 from builder.quantize.schemes import SCHEMES
 from builder.resolve.choices import Choices
 from builder.resolve.limits import choose_build_flags, choose_kv_cache, choose_max_seq_len
-from builder.resolve.serving import choose_serving, choose_validation
+from builder.resolve.serving import choose_serving, choose_validation, warnings_of
 from builder.resolve.target import (
     check_kv_cache,
     choose_parallelism,
@@ -45,6 +45,7 @@ def resolve(spec: Spec, checkpoint: Checkpoint) -> BuildPlan:
         tp_size=tp_size,
     )
     kv_cache = choose_kv_cache(spec, checkpoint, runtime, build, choices)
+    serving = choose_serving(spec, runtime, build, choices)
     return BuildPlan(
         identifier=BuildIdentifier(
             model=spec.name or model_slug(source_name(checkpoint)),
@@ -63,9 +64,9 @@ def resolve(spec: Spec, checkpoint: Checkpoint) -> BuildPlan:
         trtllm_version=version,
         kv_cache=kv_cache,
         build=build,
-        serving=choose_serving(spec, runtime, build, choices),
+        serving=serving,
         validation=choose_validation(spec, build, choices),
         trust_remote_code=spec.trust_remote_code,
         reasons=choices.reasons,
-        warnings=tuple(warnings),
+        warnings=(*warnings, *warnings_of(serving)),
     )

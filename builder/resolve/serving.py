@@ -38,8 +38,10 @@ def choose_serving(spec: Spec, runtime: Runtime, build: BuildFlags, choices: Cho
         "postprocessing_instance_count": choices.take(
             "serving.postprocessing_instance_count",
             written.postprocessing_instance_count,
-            tokenizers,
-            "detokenizing is much faster than generating",
+            1 if written.decoupled_mode else tokenizers,
+            "two instances would let the tokens of one stream overtake each other in the ensemble"
+            if written.decoupled_mode
+            else "detokenizing is much faster than generating",
         ),
         "bls_instance_count": choices.take(
             "serving.bls_instance_count", written.bls_instance_count, *_bls_instances(runtime, written, concurrency)
@@ -59,6 +61,16 @@ def choose_serving(spec: Spec, runtime: Runtime, build: BuildFlags, choices: Cho
         "cpu_threads": choices.take("serving.cpu_threads", written.cpu_threads, 0, "all cores of the serving machine"),
     }
     return ServingPlan(**{**written.model_dump(), **decided})
+
+
+def warnings_of(serving: ServingPlan) -> list[str]:
+    """What was asked for and will not do what one expects."""
+    if serving.decoupled_mode and serving.postprocessing_instance_count > 1:
+        return [
+            f"postprocessing_instance_count {serving.postprocessing_instance_count} with decoupled_mode: the tokens of one"
+            " stream may overtake each other in the ensemble; set it to 1"
+        ]
+    return []
 
 
 def _bls_instances(runtime: Runtime, written: ServingSpec, concurrency: int) -> tuple[int, str]:

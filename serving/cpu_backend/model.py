@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils  # provided by Triton's stub
 
-from serving.cpu_backend.engine import Engine, EngineOptions
+from serving.cpu_backend.engine import Engine
 from serving.cpu_backend.flight import Delta, Finish, Flight
 from serving.cpu_backend.inputs import flag, generation_request
 from serving.cpu_backend.metrics import Gauges
 from serving.cpu_backend.pacing import Pacer
 from serving.cpu_backend.parameters import read_parameters
+from serving.cpu_backend.pipeline import EngineOptions
 from serving.cpu_backend.reply import Reply
 from serving.cpu_backend.request import QueueFullError, RequestError
 from trtllm_kit.errors import KitError

@@ -1,14 +1,14 @@
 """How often a stream may speak, so that telling about tokens never costs much beside making them.
 
 A response through Triton costs a fixed quarter of a millisecond of CPU. A small model makes a token in about as long,
-so with many streams a response for each token would nearly double the work. Beyond a few streams, tokens that come faster
-than the budget allows travel together; large models never come near it. First and last tokens never wait.
+so with many streams a response for each token would nearly double the work. Beyond a few streams, tokens that come
+faster than the budget allows travel together; large models never come near it. First and last tokens never wait.
 """
 
 from __future__ import annotations
 
 _FREE_STREAMS = 4  # so few streams always send each token by itself
-_SHARE = 0.15  # of one CPU's time, for all streams together
+_SHARE = 0.1  # of one CPU's time, for all streams together
 _SERVER_FACTOR = 2.0  # a response costs the server process about as much again as the thread that sends it
 _SMOOTHING = 0.05
 

@@ -155,8 +155,17 @@ def _facts(report: ValidationReport) -> str:
     check = report.check("throughput")
     load = {key: value for key, value in (check.data if check else {}).items() if key != "levels"}
     facts = {**report.about, **report.endpoint, **load}
-    rows = "".join(f"<tr><td>{escape(str(key))}</td><td>{escape(str(value))}</td></tr>" for key, value in facts.items())
+    rows = "".join(f"<tr><td>{escape(str(key))}</td><td>{escape(_plain(value))}</td></tr>" for key, value in facts.items())
     return f'<h2>Conditions</h2><table class="words">{rows}</table>'
+
+
+def _plain(value: object) -> str:
+    """Nested values as a person would write them."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_plain(inner)}" for key, inner in value.items() if inner is not None)
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_plain, value))
+    return str(value)
 
 
 def _table(head: Iterable[object], rows: Iterable[Iterable[object]]) -> str:

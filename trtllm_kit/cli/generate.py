@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -20,6 +21,7 @@ from trtllm_kit.cli.session import open_endpoint, open_store
 @click.option("--top-k", type=click.IntRange(min=0))
 @click.option("--top-p", type=click.FloatRange(min=0, min_open=True, max=1))
 @click.option("--seed", type=click.IntRange(min=0))
+@click.option("--model-name", help="Triton model to ask.  [default: tensorrt_llm_bls where there is one]")
 @click.option("--stop", "stop_words", multiple=True, help="Stop at this text; repeat for more.")
 @options.store
 @options.output
@@ -32,6 +34,7 @@ def generate(
     top_k: int | None,
     top_p: float | None,
     seed: int | None,
+    model_name: str | None,
     stop_words: tuple[str, ...],
     store_root: Path | None,
     output: str,
@@ -41,6 +44,9 @@ def generate(
     from serving.client.transports import stream
 
     endpoint = open_endpoint(open_store(store_root), deployment, url)
+    if endpoint.transport.startswith("engine"):
+        # BLS decodes with what came before, so an emoji made of several tokens arrives whole.
+        endpoint = replace(endpoint, model=model_name or "tensorrt_llm_bls")
     request = Request(
         prompt=prompt,
         max_tokens=max_tokens,

@@ -12,8 +12,9 @@ import numpy as np
 import openvino
 import pytest
 
-from serving.cpu_backend.engine import Engine, EngineOptions
+from serving.cpu_backend.engine import Engine
 from serving.cpu_backend.flight import Finish
+from serving.cpu_backend.pipeline import EngineOptions
 from serving.cpu_backend.request import QueueFullError, RequestError
 from trtllm_kit.errors import HostError, IncompatibleError, KitError
 
