@@ -3,8 +3,8 @@
     python benchmarks/cpu_engine.py [--checkpoint FOLDER] [--repeats 3] [--requests 48] [--threads 1]
 
 Makes a Llama of 30M and one of 5M parameters with random weights (no download), or takes a checkpoint folder in the
-unified Hugging Face layout. All loads are the same requests: different prompts of 32 tokens, 8 to 128 new
-tokens, greedy, no end token. Triton's cost is the CPU time of the server's whole process tree, so the client does not count.
+unified Hugging Face layout. All loads are the same requests: different prompts of 32 tokens, 8 to 128 new tokens,
+greedy, no end token. Triton's cost is the CPU time of the server's whole process tree, so the client does not count.
 """
 
 from __future__ import annotations

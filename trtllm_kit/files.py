@@ -149,6 +149,7 @@ _ADVICE = {
         "room within the quota",
         "free some space, or choose another store with --store or TRTLLM_KIT_STORE",
     ),
+    errno.EFBIG: ("room for a file of that size", "choose another store with --store or TRTLLM_KIT_STORE"),
     errno.EACCES: ("a folder that this user may write", "choose another store with --store or TRTLLM_KIT_STORE"),
     errno.EPERM: ("a folder that this user may write", "choose another store with --store or TRTLLM_KIT_STORE"),
     errno.EROFS: ("a file system that is not read-only", "choose another store with --store or TRTLLM_KIT_STORE"),
