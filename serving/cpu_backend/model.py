@@ -28,7 +28,7 @@ from trtllm_kit.errors import KitError
 _FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 # How long Triton's thread waits before it asks for Python's lock in earnest. With Python's 5 ms, the stepping thread of
 # a small model, which drops and takes the lock at each response, kept arrivals out for a hundred steps.
-_SWITCH_INTERVAL_S = 0.00002
+_SWITCH_INTERVAL_S = 0.005
 _THREADS_VARIABLE = "TRTLLM_KIT_CPU_THREADS"
 
 
