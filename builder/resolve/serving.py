@@ -67,8 +67,8 @@ def warnings_of(serving: ServingPlan) -> list[str]:
     """What was asked for and will not do what one expects."""
     if serving.decoupled_mode and serving.postprocessing_instance_count > 1:
         return [
-            f"postprocessing_instance_count {serving.postprocessing_instance_count} with decoupled_mode: the tokens of one"
-            " stream may overtake each other in the ensemble; set it to 1"
+            f"postprocessing_instance_count {serving.postprocessing_instance_count} with decoupled_mode: the tokens of"
+            " one stream may overtake each other in the ensemble; set it to 1"
         ]
     return []
 

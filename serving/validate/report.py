@@ -155,7 +155,8 @@ def _facts(report: ValidationReport) -> str:
     check = report.check("throughput")
     load = {key: value for key, value in (check.data if check else {}).items() if key != "levels"}
     facts = {**report.about, **report.endpoint, **load}
-    rows = "".join(f"<tr><td>{escape(str(key))}</td><td>{escape(_plain(value))}</td></tr>" for key, value in facts.items())
+    cells = ((escape(str(key)), escape(_plain(value))) for key, value in facts.items())
+    rows = "".join(f"<tr><td>{key}</td><td>{value}</td></tr>" for key, value in cells)
     return f'<h2>Conditions</h2><table class="words">{rows}</table>'
 
 
