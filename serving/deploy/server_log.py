@@ -67,7 +67,7 @@ CAUSES = (
         fix="deploy again, or choose other ports",
     ),
     Cause(
-        pattern=r"No space left on device.*shm|(Failed to initialize Python stub: .*|Unable to initialize )shared memory",
+        pattern=r"No space left on device.*shm|(Failed to initialize Python stub.*|Unable to initialize) shared memory",
         meaning="there is not enough shared memory in /dev/shm for the Python models",
         fix="free /dev/shm, or give the container a larger --shm-size",
     ),
