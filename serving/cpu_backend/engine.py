@@ -21,10 +21,6 @@ from serving.cpu_backend.request import GenerationRequest, QueueFullError, Reque
 from serving.cpu_backend.stats import EngineStats
 
 _STOP_TIMEOUT_S = 60.0
-# Between fast steps the thread must stand back now and then: taking Python's lock again at once, with its compute threads
-# on every core, it would keep arriving requests out until it has nothing left to do.
-_NAP_PERIOD_S = 0.005
-_NAP_S = 0.0001
 
 
 class Engine:
@@ -47,7 +43,6 @@ class Engine:
         self._hook: Callable[[], None] = lambda: None
         self._hook_period_s = float("inf")
         self._hook_at = float("inf")
-        self._nap_at = 0.0
         self._thread = threading.Thread(target=self._run, name="engine-steps", daemon=True)
         self._thread.start()
 
@@ -133,12 +128,8 @@ class Engine:
                 self._step()
             else:
                 self._sleep()
-            now = time.monotonic()
-            if now >= self._hook_at:
+            if time.monotonic() >= self._hook_at:
                 self._call_hook()
-            if now >= self._nap_at:
-                time.sleep(_NAP_S)
-                self._nap_at = now + _NAP_PERIOD_S
         self._abandon()
 
     def _admit(self) -> None:

@@ -58,9 +58,9 @@ def deploy(
     Raises IncompatibleError before any file is written, RolloutError when the container gives no token in time.
     """
     image = options.image or manifest["versions"].get("triton_image")
+    check(manifest, options.target or Target(name=image or "a container", runtimes=("tensorrt", "pytorch")))
     if not image:
         raise SpecError("the artifact names no container image", expected="an image", fix="give one with --image")
-    check(manifest, options.target or Target(name=f"the image {image}", runtimes=("tensorrt", "pytorch")))
     problem = docker_problem()
     name = options.name or str(manifest["identifier"])
     if problem is not None:
