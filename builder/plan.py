@@ -80,7 +80,7 @@ class ServingPlan:
     add_special_tokens: bool
     skip_special_tokens: bool
     accumulate_tokens: bool
-    cpu_threads: int  # 0: all that the serving machine has
+    cpu_threads: int  # of the cpu runtime; 0: all of the serving machine but one
     root: str  # prefix of `engine` and `tokenizer` in the rendered files; "" means relative to the artifact
 
 

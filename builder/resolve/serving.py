@@ -58,7 +58,9 @@ def choose_serving(spec: Spec, runtime: Runtime, build: BuildFlags, choices: Cho
             paged,
             "long prompts then share steps with running ones" if paged else "it needs use_paged_context_fmha",
         ),
-        "cpu_threads": choices.take("serving.cpu_threads", written.cpu_threads, 0, "all cores of the serving machine"),
+        "cpu_threads": choices.take(
+            "serving.cpu_threads", written.cpu_threads, 0, "all cores of the serving machine but one, which serves"
+        ),
     }
     return ServingPlan(**{**written.model_dump(), **decided})
 

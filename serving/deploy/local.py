@@ -94,6 +94,7 @@ def _start(
         ports=deployment.ports,
         cpu_backend=cpu_backend_files() if cpu and options.cpu_backend is None else options.cpu_backend or (),
         world_size=1 if deployment.runtime != "tensorrt" else _world_size(manifest),
+        environment=_cpu_settings(manifest) if cpu else None,
     )
     try:
         started = replace(deployment, process=server.process, shm_prefix=server.shm_prefix)
@@ -117,6 +118,11 @@ def _wait_for_token(server: RunningServer, deployment: Deployment, timeout_s: fl
         return probe(endpoint_of(deployment), timeout_s=left_s)
     except RequestError as error:
         raise rollout_error(server.log, f"the models loaded, but no token came: {error.happened}") from error
+
+
+def _cpu_settings(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """What the cpu backend is told beside the repository, which is the engine's own and has no place for it."""
+    return {"TRTLLM_KIT_CPU_THREADS": str(manifest["spec"].get("serving", {}).get("cpu_threads", 0))}
 
 
 def _world_size(manifest: Mapping[str, Any]) -> int:
