@@ -7,12 +7,18 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from builder.checkpoint import Checkpoint
+from builder.families import config_of
+from builder.plan import BuildPlan
+from builder.resolve import resolve
+from trtllm_kit.spec import parse
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = Path(sys.executable).with_name("trtllm-kit")
@@ -95,6 +101,21 @@ def kit(tmp_path: Path) -> Kit:
 def model_copy(tiny_llama: Path, tmp_path: Path) -> Path:
     """A copy of the example checkpoint that a test may damage."""
     return Path(shutil.copytree(tiny_llama, tmp_path / "model"))
+
+
+@pytest.fixture(scope="session")
+def plan_for() -> Callable[..., BuildPlan]:
+    """`plan_for(raw_config, build__max_batch_size=4, ...)`: what the kit itself decides for a `config.json` and a spec.
+
+    A spec key of a group is written with two underscores. What no spec gives is made of such a plan by `replace`.
+    """
+
+    def make(raw_config: Mapping[str, Any], *, path: Path = Path("m"), **keys: Any) -> BuildPlan:
+        spec = parse({"model": "m"}, {key.replace("__", "."): value for key, value in keys.items()})
+        config = config_of(raw_config)
+        return resolve(spec, Checkpoint(source="m", path=path, config=config, tensors={}, files={}, digest="0" * 64))
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -49,8 +49,10 @@ def choose_serving(spec: Spec, runtime: Runtime, build: BuildFlags, choices: Cho
         "max_queue_size": choices.take(
             "serving.max_queue_size",
             written.max_queue_size,
-            8 * build.max_batch_size,
-            "eight batches may wait; beyond that a refusal is kinder than a time-out",
+            0 if runtime == "cpu" else 8 * build.max_batch_size,
+            "no limit: with one, Triton's batcher holds back requests that could join a running batch"
+            if runtime == "cpu"
+            else "eight batches may wait; beyond that a refusal is kinder than a time-out",
         ),
         "enable_chunked_context": choices.take(
             "serving.enable_chunked_context",

@@ -14,16 +14,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from builder.checkpoint import Checkpoint
 from builder.compile import cpu
 from builder.compile.openvino_ir.settings import CpuEngineSettings
-from builder.families import config_of
-from builder.plan import BuildFlags, BuildPlan, KvCache, ServingPlan, ValidationPlan
-from profiles.skus import Sku
+from builder.plan import BuildPlan
 from trtllm_kit.console import Silent
 from trtllm_kit.errors import BuildStepError, HostError, SpecError
-from trtllm_kit.identifier import BuildIdentifier
-from trtllm_kit.spec import BuildSpec
 
 CONFIG = {
     "architectures": ["MistralForCausalLM"],
@@ -43,6 +38,18 @@ CONFIG = {
     "hidden_act": "silu",
     "eos_token_id": [2, 3],
     "pad_token_id": 0,
+}
+SPEC: dict[str, Any] = {
+    "precision": "fp16",
+    "runtime": "cpu",
+    "trtllm_version": "1.2.1",
+    "target__sku": "cpu",
+    "kv_cache__max_tokens": 500,
+    "build__max_batch_size": 4,
+    "build__max_input_len": 100,
+    "build__max_seq_len": 128,
+    "build__max_num_tokens": 8192,
+    "serving__cpu_threads": 1,
 }
 SHAPES = {
     "model.embed_tokens.weight": (64, 32),
@@ -74,61 +81,11 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def make_plan() -> Callable[..., BuildPlan]:
-    def make(*, build: dict[str, Any] | None = None, kv_cache: dict[str, Any] | None = None, **plan: Any) -> BuildPlan:
-        decided = {"max_batch_size": 4, "max_input_len": 100, "max_seq_len": 128, "max_num_tokens": 8192}
-        decided |= {
-            "opt_num_tokens": None,
-            "use_fp8_context_fmha": "disable",
-            "multiple_profiles": "disable",
-            "workers": 1,
-        }
-        flags = BuildFlags(**{**BuildSpec().model_dump(), **decided, **(build or {})})
-        cache = KvCache(dtype="auto", free_gpu_memory_fraction=0.9, enable_block_reuse=True, max_tokens=500)
-        return BuildPlan(
-            **{
-                "identifier": BuildIdentifier(model="m", precision="fp16", sku="cpu", tp=1, pp=1, runtime="cpu"),
-                "checkpoint": Checkpoint(
-                    source="m", path=Path("m"), config=config_of(CONFIG), tensors={}, files={}, digest="0" * 64
-                ),
-                "precision": "fp16",
-                "sku": Sku(id="cpu", name="CPU", arch="cpu", sm=None, memory_gb=None),
-                "tp_size": 1,
-                "pp_size": 1,
-                "runtime": "cpu",
-                "trtllm_version": "1.2.1",
-                "kv_cache": dataclasses.replace(cache, **(kv_cache or {})),
-                "build": flags,
-                "serving": ServingPlan(
-                    concurrency=4,
-                    decoupled_mode=True,
-                    triton_max_batch_size=4,
-                    preprocessing_instance_count=1,
-                    postprocessing_instance_count=1,
-                    bls_instance_count=4,
-                    max_queue_size=0,
-                    max_queue_delay_microseconds=0,
-                    batch_scheduler_policy="guaranteed_no_evict",
-                    enable_chunked_context=False,
-                    exclude_input_in_output=True,
-                    add_special_tokens=True,
-                    skip_special_tokens=True,
-                    accumulate_tokens=True,
-                    cpu_threads=1,
-                    root="",
-                ),
-                "validation": ValidationPlan(
-                    concurrencies=(1,),
-                    requests_per_level=1,
-                    input_len=8,
-                    output_len=8,
-                    ttft_p95_ms=None,
-                    tpot_p95_ms=None,
-                    min_output_tokens_per_s=None,
-                ),
-                **plan,
-            }
-        )
+def make_plan(plan_for: Callable[..., BuildPlan]) -> Callable[..., BuildPlan]:
+    """A small plan; keyword arguments change keys of its spec."""
+
+    def make(**keys: Any) -> BuildPlan:
+        return plan_for(CONFIG, **{**SPEC, **keys})
 
     return make
 
@@ -155,37 +112,57 @@ def test_writes_an_engine_and_the_same_one_again(
     assert json.loads((tmp_path / "a" / "config.json").read_text()) == CONFIG
 
 
+def with_kv_cache(plan: BuildPlan, **changes: Any) -> BuildPlan:
+    """A plan that no spec gives for the cpu runtime."""
+    return dataclasses.replace(plan, kv_cache=dataclasses.replace(plan.kv_cache, **changes))
+
+
 def test_inputs_follow_what_the_engine_depends_on(make_plan: Callable[..., BuildPlan]) -> None:
     base = cpu.inputs(make_plan())
     assert json.loads(json.dumps(base)) == json.loads(json.dumps(cpu.inputs(make_plan())))
-    assert cpu.inputs(make_plan(build={"max_seq_len": 64})) != base
-    assert cpu.inputs(make_plan(kv_cache={"dtype": "int8"})) != base
+    assert cpu.inputs(make_plan(build__max_seq_len=64)) != base
+    assert cpu.inputs(with_kv_cache(make_plan(), dtype="int8")) != base
     assert cpu.versions(make_plan()) == {"openvino_genai": importlib.metadata.version("openvino-genai")}
+
+
+def assert_refused(plan: BuildPlan, says: str) -> None:
+    with pytest.raises(SpecError, match=says) as refused:
+        cpu.check(plan)
+    assert refused.value.expected
+    assert refused.value.fix
 
 
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"tp_size": 2}, "2 ranks"),
-        ({"build": {"max_beam_width": 4}}, "beam"),
-        ({"build": {"kv_cache_type": "continuous"}}, "continuous"),
-        ({"build": {"tokens_per_block": 64}}, "64 tokens a block"),
-        ({"build": {"speculative_decoding_mode": "medusa"}}, "speculative"),
-        ({"build": {"gather_context_logits": True}}, "logits"),
-        ({"build": {"lora_plugin": "auto"}}, "LoRA"),
-        ({"kv_cache": {"dtype": "fp8"}}, "fp8"),
-        ({"kv_cache": {"max_tokens": None}}, "fraction"),
-        ({"kv_cache": {"max_tokens": 127}}, "127 tokens"),
-        ({"build": {"max_seq_len": 129}}, "sliding window of 128"),
+        ({"build__max_beam_width": 4}, "beam"),
+        ({"build__kv_cache_type": "continuous"}, "continuous"),
+        ({"build__tokens_per_block": 64}, "64 tokens a block"),
+        ({"build__speculative_decoding_mode": "medusa"}, "speculative"),
+        ({"build__gather_context_logits": True}, "logits"),
+        ({"build__lora_plugin": "auto"}, "LoRA"),
+        ({"kv_cache__max_tokens": 127}, "127 tokens"),
+        ({"build__max_seq_len": 129}, "sliding window of 128"),
     ],
 )
 def test_refuses_a_plan_before_any_work(
     changes: dict[str, Any], says: str, make_plan: Callable[..., BuildPlan]
 ) -> None:
-    with pytest.raises(SpecError, match=says) as refused:
-        cpu.check(make_plan(**changes))
-    assert refused.value.expected
-    assert refused.value.fix
+    assert_refused(make_plan(**changes), says)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda plan: dataclasses.replace(plan, tp_size=2), "2 ranks"),
+        (lambda plan: with_kv_cache(plan, dtype="fp8"), "fp8"),
+        (lambda plan: with_kv_cache(plan, max_tokens=None), "fraction"),
+    ],
+)
+def test_refuses_a_plan_that_no_spec_gives(
+    change: Callable[[BuildPlan], BuildPlan], says: str, make_plan: Callable[..., BuildPlan]
+) -> None:
+    assert_refused(change(make_plan()), says)
 
 
 @pytest.mark.parametrize(

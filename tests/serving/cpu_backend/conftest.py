@@ -13,20 +13,16 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from builder.checkpoint import Checkpoint
 from builder.compile.openvino_ir.model import write_ir
 from builder.compile.openvino_ir.settings import CpuEngineSettings, runtime_version
 from builder.families import config_of
-from builder.plan import BuildFlags, BuildPlan, KvCache, ServingPlan, ValidationPlan
-from profiles.skus import Sku
+from builder.plan import BuildPlan
 from serving.cpu_backend.engine import Engine
 from serving.cpu_backend.flight import Delta
 from serving.cpu_backend.request import GenerationRequest
 from serving.deploy.server import RunningServer, running_server
 from serving.deploy.tritonserver import cpu_backend_files
 from serving.render import render, write
-from trtllm_kit.identifier import BuildIdentifier
-from trtllm_kit.spec import BuildSpec
 
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
@@ -118,61 +114,23 @@ def stream() -> type[Stream]:
 
 
 @pytest.fixture(scope="session")
-def plan(tmp_path_factory: pytest.TempPathFactory) -> BuildPlan:
+def plan(plan_for: Callable[..., BuildPlan]) -> BuildPlan:
     """A plan whose rendered repository fits the tiny engine."""
-    flags = BuildSpec().model_dump() | {
-        "max_batch_size": 8,
-        "max_input_len": 255,
-        "max_seq_len": 256,
-        "max_num_tokens": 256,
-        "opt_num_tokens": None,
-        "use_fp8_context_fmha": "disable",
-        "gpt_attention_plugin": "auto",
-        "gemm_plugin": None,
-        "nccl_plugin": "auto",
-        "multiple_profiles": "disable",
-        "workers": 1,
-    }
-    return BuildPlan(
-        identifier=BuildIdentifier(model="tiny", precision="bf16", sku="cpu", tp=1, pp=1, runtime="cpu"),
-        checkpoint=Checkpoint(
-            source="tiny", path=Path("tiny"), config=config_of(CONFIG), tensors={}, files={}, digest="0" * 64
-        ),
+    return plan_for(
+        CONFIG,
         precision="bf16",
-        sku=Sku(id="cpu", name="CPU", arch="cpu", sm=None, memory_gb=None),
-        tp_size=1,
-        pp_size=1,
         runtime="cpu",
         trtllm_version="1.2.1",
-        kv_cache=KvCache(dtype="auto", free_gpu_memory_fraction=0.9, enable_block_reuse=True, max_tokens=1024),
-        build=BuildFlags(**flags),
-        serving=ServingPlan(
-            concurrency=8,
-            decoupled_mode=True,
-            triton_max_batch_size=8,
-            preprocessing_instance_count=1,
-            postprocessing_instance_count=1,
-            bls_instance_count=8,
-            max_queue_size=16,
-            max_queue_delay_microseconds=0,
-            batch_scheduler_policy="guaranteed_no_evict",
-            enable_chunked_context=False,
-            exclude_input_in_output=True,
-            add_special_tokens=True,
-            skip_special_tokens=True,
-            accumulate_tokens=True,
-            cpu_threads=1,
-            root="",
-        ),
-        validation=ValidationPlan(
-            concurrencies=(1,),
-            requests_per_level=1,
-            input_len=8,
-            output_len=8,
-            ttft_p95_ms=None,
-            tpot_p95_ms=None,
-            min_output_tokens_per_s=None,
-        ),
+        target__sku="cpu",
+        kv_cache__max_tokens=1024,
+        build__max_batch_size=8,
+        build__max_input_len=255,
+        build__max_seq_len=256,
+        build__max_num_tokens=256,
+        serving__max_queue_size=0,
+        serving__bls_instance_count=8,
+        serving__enable_chunked_context=False,
+        serving__cpu_threads=1,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import json
 from collections.abc import Callable
@@ -14,12 +13,8 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 import model_repo_templates
-from builder.checkpoint import Checkpoint
-from builder.model_config import ModelConfig
-from builder.plan import BuildFlags, BuildPlan, KvCache, ServingPlan, ValidationPlan
-from profiles.skus import Sku
+from builder.plan import BuildPlan
 from serving.render import render, write
-from trtllm_kit.identifier import BuildIdentifier
 
 TEXTS = (
     "The quick brown fox jumps over the lazy dog. ",
@@ -28,93 +23,42 @@ TEXTS = (
 )
 
 
-def _flags() -> BuildFlags:
-    words = {"str": "disable", "int": 64, "bool": False}
-    values: dict[str, Any] = {
-        field.name: words.get(str(field.type).split(" ")[0]) for field in dataclasses.fields(BuildFlags)
-    }
-    enabled = ("remove_input_padding", "context_fmha", "use_paged_context_fmha", "use_fused_mlp")
-    values |= dict.fromkeys(enabled, "enable") | dict.fromkeys(("gpt_attention_plugin", "gemm_plugin"), "auto")
-    return BuildFlags(
-        **values
-        | {
-            "max_batch_size": 8,
-            "max_input_len": 96,
-            "max_seq_len": 128,
-            "max_num_tokens": 256,
-            "opt_num_tokens": None,
-            "max_beam_width": 1,
-            "kv_cache_type": "paged",
-            "tokens_per_block": 32,
-            "logits_dtype": "float32",
-            "speculative_decoding_mode": None,
-            "max_draft_len": 0,
-            "workers": 1,
-        }
-    )
-
-
-def _serving() -> ServingPlan:
-    return ServingPlan(
-        concurrency=4,
-        decoupled_mode=True,
-        triton_max_batch_size=8,
-        preprocessing_instance_count=1,
-        postprocessing_instance_count=1,
-        bls_instance_count=1,
-        max_queue_size=16,
-        max_queue_delay_microseconds=0,
-        batch_scheduler_policy="guaranteed_no_evict",
-        enable_chunked_context=True,
-        exclude_input_in_output=True,
-        add_special_tokens=True,
-        skip_special_tokens=True,
-        accumulate_tokens=True,
-        cpu_threads=0,
-        root="",
-    )
-
-
-def _config() -> ModelConfig:
-    shape = {"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 128, "num_hidden_layers": 2}
-    raw = {"architectures": ["LlamaForCausalLM"], "vocab_size": 512, "max_position_embeddings": 128, **shape}
-    return ModelConfig.from_hf(raw, attention_bias=False, attention_output_bias=False, qk_norm=False)
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 64,
+    "num_attention_heads": 8,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "vocab_size": 512,
+    "max_position_embeddings": 128,
+}
+SPEC: dict[str, Any] = {
+    "precision": "bf16",
+    "runtime": "tensorrt",
+    "trtllm_version": "1.2.1",
+    "target__sku": "l40s",
+    "target__tp_size": 1,
+    "kv_cache__free_gpu_memory_fraction": 0.85,
+    "kv_cache__enable_block_reuse": True,
+    "build__max_batch_size": 8,
+    "build__max_input_len": 96,
+    "build__max_seq_len": 128,
+    "build__max_num_tokens": 256,
+    "serving__concurrency": 4,
+    "serving__preprocessing_instance_count": 1,
+    "serving__postprocessing_instance_count": 1,
+    "serving__bls_instance_count": 1,
+    "serving__max_queue_size": 16,
+    "serving__enable_chunked_context": True,
+}
 
 
 @pytest.fixture(scope="session")
-def make_plan() -> Callable[..., BuildPlan]:
-    """A small plan; keyword arguments change fields, `build__max_batch_size=4` those of a part."""
+def make_plan(plan_for: Callable[..., BuildPlan]) -> Callable[..., BuildPlan]:
+    """A small plan; keyword arguments change keys of its spec, `build__max_batch_size=4` those of a group."""
 
-    def make(**changes: Any) -> BuildPlan:
-        runtime = changes.get("runtime", "tensorrt")
-        tp, pp = changes.get("tp_size", 1), changes.get("pp_size", 1)
-        plan = BuildPlan(
-            identifier=BuildIdentifier(model="tiny", precision="bf16", sku="l40s", tp=tp, pp=pp, runtime=runtime),
-            checkpoint=Checkpoint(source="tiny", path=Path("tiny"), config=_config(), tensors={}, files={}, digest="0"),
-            precision="bf16",
-            sku=Sku(id="l40s", name="L40S", arch="Ada", sm=89, memory_gb=48.0),
-            tp_size=1,
-            pp_size=1,
-            runtime="tensorrt",
-            trtllm_version="1.2.1",
-            kv_cache=KvCache(dtype="auto", free_gpu_memory_fraction=0.85, enable_block_reuse=True, max_tokens=None),
-            build=_flags(),
-            serving=_serving(),
-            validation=ValidationPlan(
-                concurrencies=(1,),
-                requests_per_level=1,
-                input_len=8,
-                output_len=8,
-                ttft_p95_ms=None,
-                tpot_p95_ms=None,
-                min_output_tokens_per_s=None,
-            ),
-        )
-        for key, value in changes.items():
-            part, _, field = key.partition("__")
-            new = dataclasses.replace(getattr(plan, part), **{field: value}) if field else value
-            plan = dataclasses.replace(plan, **{part: new})
-        return plan
+    def make(**keys: Any) -> BuildPlan:
+        return plan_for(CONFIG, **{**SPEC, **keys})
 
     return make
 

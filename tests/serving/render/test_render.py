@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import yaml
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig
 
+from builder.plan import BuildPlan
 from profiles.triton_contract import engine_contract, engine_layouts, llmapi_contract
 from serving.render import RepositoryRenderer, compare, render, values_of, write
 from trtllm_kit.errors import HostError, SpecError
@@ -19,7 +21,7 @@ from trtllm_kit.files import fingerprint
 GOLDEN = Path(__file__).parents[2] / "golden" / "repositories"
 CASES: dict[str, dict[str, Any]] = {
     "engine-tp1-streaming": {},
-    "engine-tp2-whole": {"tp_size": 2, "serving__decoupled_mode": False, "kv_cache__max_tokens": 4096},
+    "engine-tp2-whole": {"target__tp_size": 2, "serving__decoupled_mode": False, "kv_cache__max_tokens": 4096},
     "engine-0.19": {"trtllm_version": "0.19.0", "build__logits_dtype": "float16"},
     "llmapi-tp1": {"runtime": "pytorch"},
 }
@@ -102,14 +104,15 @@ def test_sizes_of_the_newest_contract() -> None:
 
 @pytest.mark.parametrize("version", ["0.15.0", "nightly"])
 def test_a_release_without_a_known_layout_is_refused(make_plan, version: str) -> None:
+    plan = replace(make_plan(), trtllm_version=version)
     with pytest.raises(SpecError, match=version):
-        render(make_plan(trtllm_version=version))
+        render(plan)
 
 
 def test_values_follow_from_the_plan(make_plan) -> None:
     plan = make_plan(
-        tp_size=4,
-        pp_size=2,
+        target__tp_size=4,
+        target__pp_size=2,
         serving__bls_instance_count=5,
         serving__preprocessing_instance_count=3,
         serving__root="/models/x/",
@@ -147,8 +150,6 @@ def test_paths_are_relative_to_the_artifact_by_default(make_plan) -> None:
 
 
 def test_a_sliding_window_shorter_than_the_sequence_is_kept(make_plan) -> None:
-    from dataclasses import replace
-
     plan = make_plan()
     for window, rendered in ((64, "64"), (4096, ""), (None, "")):
         config = replace(plan.checkpoint.config, sliding_window=window)
@@ -170,7 +171,13 @@ def test_decoupled_mode_is_one_value_everywhere(make_plan, decoupled: bool) -> N
 
 
 def test_llm_arguments_follow_from_the_plan(make_plan) -> None:
-    plan = make_plan(runtime="pytorch", tp_size=2, pp_size=4, kv_cache__max_tokens=2048, kv_cache__dtype="fp8")
+    plan = make_plan(
+        runtime="pytorch",
+        target__tp_size=2,
+        target__pp_size=4,
+        kv_cache__max_tokens=2048,
+        kv_cache__dtype="fp8",
+    )
     arguments = yaml.safe_load(render(plan)["tensorrt_llm/1/model.yaml"])
     assert (arguments["tensor_parallel_size"], arguments["pipeline_parallel_size"]) == (2, 4)
     assert arguments["kv_cache_config"]["max_tokens"] == 2048
@@ -179,10 +186,16 @@ def test_llm_arguments_follow_from_the_plan(make_plan) -> None:
     assert arguments["scheduler_config"] == {"capacity_scheduler_policy": "GUARANTEED_NO_EVICT"}
 
 
+def assert_refused(plan: BuildPlan, says: str) -> None:
+    for attempt in (lambda: render(plan), lambda: RepositoryRenderer().inputs(plan)):
+        with pytest.raises(SpecError, match=says) as refusal:
+            attempt()
+        assert refusal.value.fix
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"build__kv_cache_type": "continuous"}, "kv_cache_type"),
         ({"build__use_paged_context_fmha": "disable"}, "use_paged_context_fmha"),
         (
             {"build__use_paged_context_fmha": "disable", "kv_cache__enable_block_reuse": False},
@@ -195,11 +208,12 @@ def test_llm_arguments_follow_from_the_plan(make_plan) -> None:
     ],
 )
 def test_a_plan_that_contradicts_its_engine_is_refused_before_any_work(make_plan, changes, says: str) -> None:
-    plan = make_plan(**changes)
-    for attempt in (lambda: render(plan), lambda: RepositoryRenderer().inputs(plan)):
-        with pytest.raises(SpecError, match=says) as refusal:
-            attempt()
-        assert refusal.value.fix
+    assert_refused(make_plan(**changes), says)
+
+
+def test_an_engine_without_a_paged_cache_is_refused_before_any_work(make_plan) -> None:
+    plan = make_plan()
+    assert_refused(replace(plan, build=replace(plan.build, kv_cache_type="continuous")), "kv_cache_type")
 
 
 def test_without_paged_context_attention_the_rest_still_renders(make_plan) -> None:
@@ -260,4 +274,5 @@ def test_stage_inputs_change_with_what_the_repository_depends_on(make_plan) -> N
 
 
 def test_the_cpu_runtime_gets_the_engine_files_unmodified(make_plan) -> None:
-    assert render(make_plan(runtime="cpu")) == render(make_plan(runtime="tensorrt"))
+    plan = make_plan(runtime="tensorrt")
+    assert render(replace(plan, runtime="cpu")) == render(plan)

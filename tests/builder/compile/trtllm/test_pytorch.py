@@ -129,19 +129,24 @@ def test_versions_with_the_backend_pass(version: str, make_plan: MakePlan) -> No
     pytorch.check(make_plan(runtime="pytorch", trtllm_version=version))
 
 
+def test_a_version_without_the_backend_is_refused(plan: BuildPlan) -> None:
+    with pytest.raises(SpecError, match=r"0\.21\.0 has no PyTorch backend"):
+        pytorch.check(replace(plan, trtllm_version="0.21.0"))
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"trtllm_version": "0.21.0"}, "0.21.0 has no PyTorch backend"),
-        ({"build": {"kv_cache_type": "continuous"}}, "kv_cache_type continuous"),
-        ({"build": {"speculative_decoding_mode": "eagle"}}, "speculative_decoding_mode eagle"),
-        ({"build": {"gather_context_logits": True}}, "gather_context_logits"),
-        ({"build": {"gather_generation_logits": True}}, "gather_generation_logits"),
+        ({"build__kv_cache_type": "continuous"}, "kv_cache_type continuous"),
+        ({"build__speculative_decoding_mode": "eagle"}, "speculative_decoding_mode eagle"),
+        ({"build__gather_context_logits": True}, "gather_context_logits"),
+        ({"build__gather_generation_logits": True}, "gather_generation_logits"),
     ],
 )
 def test_what_llmapi_does_not_serve_is_refused(changes: dict[str, Any], words: str, make_plan: MakePlan) -> None:
+    plan = make_plan(runtime="pytorch", **changes)
     with pytest.raises(SpecError, match=words):
-        pytorch.check(make_plan(runtime="pytorch", **changes))
+        pytorch.check(plan)
 
 
 def test_the_fingerprint_follows_the_yaml(plan: BuildPlan) -> None:

@@ -48,8 +48,8 @@ class Listener(Silent):
     ("checkpoint", "changes"),
     [
         ("trtllm-bf16-tp1", {}),
-        ("trtllm-fp16-tp2", {"precision": "fp16", "tp_size": 2}),
-        ("trtllm-int8_wo-tp2", {"precision": "int8_wo", "tp_size": 2, "build": {"use_fused_mlp": "disable"}}),
+        ("trtllm-fp16-tp2", {"precision": "fp16", "target__tp_size": 2}),
+        ("trtllm-int8_wo-tp2", {"precision": "int8_wo", "target__tp_size": 2, "build__use_fused_mlp": "disable"}),
     ],
 )
 def test_an_engine_folder_holds_its_config_and_one_file_per_rank(

@@ -7,6 +7,7 @@ import shutil
 import stat
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,17 +42,18 @@ def test_in_flight_batching_and_paged_kv_are_always_written_out(make_plan: MakeP
 
 
 def test_limits_are_written_as_planned(make_plan: MakePlan) -> None:
-    call = argv(make_plan(build={"max_batch_size": 7, "max_seq_len": 99, "opt_num_tokens": 5}))
+    call = argv(make_plan(build__max_batch_size=7, build__max_seq_len=99, build__opt_num_tokens=5))
     assert (call["--max_batch_size"], call["--max_seq_len"], call["--opt_num_tokens"]) == ("7", "99", "5")
 
 
 def test_unset_flags_and_false_switches_stay_away(make_plan: MakePlan) -> None:
-    call = argv(make_plan(build={"gemm_plugin": None}))
+    plan = make_plan()
+    call = argv(replace(plan, build=replace(plan.build, gemm_plugin=None)))
     assert (
         not {"--gemm_plugin", "--opt_num_tokens", "--speculative_decoding_mode", "--gather_context_logits"}
         & call.keys()
     )
-    assert argv(make_plan(build={"gather_generation_logits": True}))["--gather_generation_logits"] == ""
+    assert argv(make_plan(build__gather_generation_logits=True))["--gather_generation_logits"] == ""
 
 
 def test_a_flag_that_the_version_lacks_is_left_out_when_it_is_off(make_plan: MakePlan) -> None:
@@ -60,8 +62,9 @@ def test_a_flag_that_the_version_lacks_is_left_out_when_it_is_off(make_plan: Mak
 
 
 def test_a_flag_that_the_version_lacks_is_refused_when_it_is_on(make_plan: MakePlan) -> None:
+    plan = make_plan(trtllm_version="0.16.0")
     with pytest.raises(SpecError, match=r"TensorRT-LLM 0\.16\.0 has no norm_quant_fusion"):
-        argv(make_plan(trtllm_version="0.16.0", build={"norm_quant_fusion": "enable"}))
+        argv(replace(plan, build=replace(plan.build, norm_quant_fusion="enable")))
 
 
 @pytest.mark.parametrize(
@@ -95,7 +98,7 @@ def test_older_and_newer_parsers_differ() -> None:
 def test_a_version_without_engines_is_refused(make_plan: MakePlan, standin: Callable[..., None]) -> None:
     standin()
     with pytest.raises(SpecError, match="builds no engines"):
-        tensorrt.check(make_plan(trtllm_version="1.3.0rc24"))
+        tensorrt.check(replace(make_plan(), trtllm_version="1.3.0rc24"))
 
 
 @pytest.fixture
@@ -215,9 +218,9 @@ def test_a_docker_that_is_down_counts_as_none(
 def test_the_fingerprint_follows_flags_version_and_gpu_but_no_path(make_plan: MakePlan) -> None:
     base = tensorrt.inputs(make_plan())
     assert base == tensorrt.inputs(make_plan())
-    assert base != tensorrt.inputs(make_plan(build={"max_batch_size": 8}))
+    assert base != tensorrt.inputs(make_plan(build__max_batch_size=8))
     assert base != tensorrt.inputs(make_plan(trtllm_version="1.2.0"))
-    assert base != tensorrt.inputs(make_plan(sku="h200_sxm"))
+    assert base != tensorrt.inputs(make_plan(target__sku="h200_sxm"))
     assert not any(word.startswith("/") for word in base["trtllm_build"])
 
 

@@ -104,7 +104,7 @@ class Served:
 
 @pytest.fixture(scope="session")
 def serve(triton_installed: None, make_plan: Any, write_artifact: Any) -> Callable[..., Any]:
-    """`with serve(folder, **plan changes) as served`: a real server that ends at once when a model does not load."""
+    """`with serve(folder, **spec keys) as served`: a real server that ends at once when a model does not load."""
 
     @contextlib.contextmanager
     def start(folder: Path, **changes: Any) -> Iterator[Served]:

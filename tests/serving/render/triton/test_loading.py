@@ -31,7 +31,7 @@ def test_an_engine_repository_does_not_depend_on_the_number_of_ranks(make_plan) 
     """World size is the launcher's affair, so loading one of these loads them all."""
     alone = render(make_plan())
     for tp, pp in ((2, 1), (8, 1), (4, 2)):
-        assert render(make_plan(tp_size=tp, pp_size=pp)) == alone
+        assert render(make_plan(target__tp_size=tp, target__pp_size=pp)) == alone
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_an_engine_repository_does_not_depend_on_the_number_of_ranks(make_plan) 
     [("0.16.0", True), ("0.18.2", False), ("0.19.0", True), ("1.2.1", False)],
 )
 def test_an_engine_repository_loads(serve, tmp_path: Path, version: str, decoupled: bool) -> None:
-    changes = {"tp_size": 8, "trtllm_version": version, "serving__decoupled_mode": decoupled}
+    changes = {"target__tp_size": 8, "trtllm_version": version, "serving__decoupled_mode": decoupled}
     with serve(tmp_path, build__logits_dtype="float16", **changes) as served:
         assert loaded(served) == ENGINE_MODELS
         assert configuration(served, "tensorrt_llm")["backend"] == "tensorrtllm"
@@ -50,7 +50,7 @@ def test_an_engine_repository_loads(serve, tmp_path: Path, version: str, decoupl
 
 @pytest.mark.parametrize(("tp", "decoupled"), [(1, False), (2, True), (8, True)])
 def test_an_llmapi_repository_loads(serve, tmp_path: Path, tp: int, decoupled: bool) -> None:
-    with serve(tmp_path, runtime="pytorch", tp_size=tp, serving__decoupled_mode=decoupled) as served:
+    with serve(tmp_path, runtime="pytorch", target__tp_size=tp, serving__decoupled_mode=decoupled) as served:
         assert loaded(served) == {"tensorrt_llm"}
         whole = served.stream if decoupled else lambda model, **arrays: [served.infer(model, **arrays)]
         (answer,) = whole("tensorrt_llm", text_input="a b", sampling_param_max_tokens=3)
