@@ -39,6 +39,7 @@ golden: ## remake tests/golden/modelopt with NVIDIA ModelOpt, which needs enviro
 
 benchmarks: $(BIN)/trtllm-kit ## the tables of docs/benchmarks.md
 	$(BIN)/python benchmarks/cpu_engine.py
+	$(BIN)/python benchmarks/cpu_engine.py --checkpoint examples/tiny-llama
 
 clean: ## remove the environment and the demo's store
 	rm -rf $(VENV) $(STORE)

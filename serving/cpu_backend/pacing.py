@@ -8,7 +8,7 @@ faster than the budget allows travel together; large models never come near it. 
 from __future__ import annotations
 
 _FREE_STREAMS = 4  # so few streams always send each token by itself
-_SHARE = 0.1  # of one CPU's time, for all streams together
+_SHARE = 0.05  # of one CPU's time, for all streams together
 _SERVER_FACTOR = 2.0  # a response costs the server process about as much again as the thread that sends it
 _SMOOTHING = 0.05
 
