@@ -103,11 +103,13 @@ class Pipeline:
             compiler_for(self.plan.runtime).check(self.plan)
         folder = Path()
         for stage in self._wanted(upto):
-            if stage.is_done(self.store) and (stage.name != "package" or self.artifact() is not None):
+            # Asked once: another build of the same plan may finish this stage at any moment.
+            done = stage.is_done(self.store)
+            if done and (stage.name != "package" or self.artifact() is not None):
                 talk.say(f"{stage.name}: skipped, unchanged")
                 folder = stage.folder(self.store)
                 continue
-            if stage.name == "package":  # done, but its artifact was removed
+            if done:  # the package stage, whose artifact was removed since
                 shutil.rmtree(stage.folder(self.store), ignore_errors=True)
             with talk.step(stage.name):
                 folder = execute(stage, self.store, talk)

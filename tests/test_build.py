@@ -196,3 +196,11 @@ def test_an_engine_without_tensorrt_llm_is_refused_before_any_work(kit, tiny_lla
     assert "trtllm-build" in outcome.err
     assert artifacts(kit.store) == []
     assert not (kit.store / "stages").exists()
+
+
+def test_an_artifact_that_was_removed_is_made_again(built, kit, tiny_llama: Path) -> None:
+    shutil.copytree(built.store, kit.store)
+    kit.ok("init", "--model", str(tiny_llama))
+    shutil.rmtree(the_artifact(kit))
+    kit.ok(*CPU)
+    assert tree(the_artifact(kit)) == tree(the_artifact(built))
