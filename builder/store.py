@@ -46,9 +46,6 @@ class Store:
     def digests_file(self) -> Path:
         return self.root / "digests.json"
 
-    def log_file(self, stage: str, key: str) -> Path:
-        return self.root / "logs" / f"{stage}-{key[:12]}.log"
-
     @contextlib.contextmanager
     def lock(self, name: str) -> Iterator[None]:
         """Hold `name` alone among all processes of this machine; the kernel lets go when a holder dies."""
