@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
-from builder.stages import RECORD
+from builder.stages import RECORD, stage_key
 from builder.store import Store
-from trtllm_kit.files import fingerprint
 
 
 def collect(store: Store, *, dry_run: bool) -> list[Path]:
@@ -17,7 +15,11 @@ def collect(store: Store, *, dry_run: bool) -> list[Path]:
     store.sweep()
     wanted = {str(record["artifact"]) for record in store.refs().values()} | _deployed(store)
     doomed = [store.artifact_folder(digest) for digest in store.artifacts() if digest not in wanted]
-    keys = {_key(name, inputs) for record in store.refs().values() for name, inputs in record.get("stages", {}).items()}
+    keys = {
+        (name, stage_key(name, inputs))
+        for record in store.refs().values()
+        for name, inputs in record.get("stages", {}).items()
+    }
     for folder in sorted((store.root / "stages").glob("*/*")):
         if (folder / RECORD).is_file() and (folder.parent.name, folder.name) not in keys:
             doomed.append(folder)
@@ -25,10 +27,6 @@ def collect(store: Store, *, dry_run: bool) -> list[Path]:
         for folder in doomed:
             shutil.rmtree(folder)
     return doomed
-
-
-def _key(stage: str, inputs: dict[str, Any]) -> tuple[str, str]:
-    return stage, fingerprint({"stage": stage, "inputs": inputs})
 
 
 def _deployed(store: Store) -> set[str]:

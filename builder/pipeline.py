@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -43,6 +44,7 @@ class Pipeline:
     store: Store
     renderer: Renderer
 
+    @cached_property
     def stages(self) -> dict[str, Stage]:
         """By name, in order. Keys chain: a stage's key covers everything before it that it reads."""
         plan, compiler = self.plan, compiler_for(self.plan.runtime)
@@ -89,7 +91,7 @@ class Pipeline:
 
     def artifact(self) -> Path | None:
         """The finished artifact of this very plan, if it is there."""
-        package = self.stages()["package"]
+        package = self.stages["package"]
         if not package.is_done(self.store):
             return None
         folder = self.store.artifact_folder(_artifact_digest(package, self.store))
@@ -98,7 +100,7 @@ class Pipeline:
     def run(self, upto: str, talk: StderrTalk) -> Path:
         """Run what is not done yet; returns the folder of the stage `upto`, or the artifact's for `package`."""
         self.store.sweep()
-        stages = self.stages()
+        stages = self.stages
         if upto in ("compile", "package") and not stages["compile"].is_done(self.store):
             compiler_for(self.plan.runtime).check(self.plan)
         folder = Path()
@@ -119,7 +121,7 @@ class Pipeline:
 
     def drop(self) -> None:
         """Forget the stage outputs of this plan: the next run builds them anew. The artifact stays until then."""
-        for stage in self.stages().values():
+        for stage in self.stages.values():
             shutil.rmtree(stage.folder(self.store), ignore_errors=True)
 
     def _wanted(self, upto: str) -> Iterator[Stage]:
@@ -129,7 +131,7 @@ class Pipeline:
             "render": {"render"},
             "package": set(STAGE_NAMES),
         }[upto]
-        return (stage for name, stage in self.stages().items() if name in needed)
+        return (stage for name, stage in self.stages.items() if name in needed)
 
     def _quantize(self, out: Path, talk: Talk) -> None:
         quantize(
@@ -144,7 +146,7 @@ class Pipeline:
 
     def _package(self, out: Path, _talk: Talk) -> None:
         """Publish the artifact under its digest, then record the digest as this stage's output."""
-        plan, stages = self.plan, self.stages()
+        plan, stages = self.plan, self.stages
         parts = {
             "engine": stages["compile"].folder(self.store),
             "model_repository": stages["render"].folder(self.store),
@@ -174,7 +176,7 @@ class Pipeline:
         (out / "artifact.json").write_text(pretty_json({"artifact": content["digest"]}), encoding="utf-8")
 
     def _publish(self) -> Path:
-        stages = self.stages()
+        stages = self.stages
         digest = _artifact_digest(stages["package"], self.store)
         self.store.set_ref(
             str(self.plan.identifier),

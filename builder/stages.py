@@ -28,13 +28,18 @@ class Stage:
     @cached_property
     def key(self) -> str:
         """Fingerprint of the inputs: the same key, the same output."""
-        return fingerprint({"stage": self.name, "inputs": self.inputs})
+        return stage_key(self.name, self.inputs)
 
     def folder(self, store: Store) -> Path:
         return store.stage_folder(self.name, self.key)
 
     def is_done(self, store: Store) -> bool:
         return (self.folder(store) / RECORD).is_file()
+
+
+def stage_key(name: str, inputs: Mapping[str, Any]) -> str:
+    """The key under which a stage with these inputs keeps its output."""
+    return fingerprint({"stage": name, "inputs": inputs})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,10 @@ from builder.resolve.choices import Choices
 from trtllm_kit.errors import SpecError
 from trtllm_kit.spec import Runtime, ServingSpec, Spec
 
+REQUESTS_PER_LEVEL = 16
+INPUT_LEN = 128  # tokens, where the longest sequence leaves room
+OUTPUT_LEN = 64
+
 
 def choose_serving(spec: Spec, runtime: Runtime, build: BuildFlags, choices: Choices) -> ServingPlan:
     written = spec.serving
@@ -91,13 +95,22 @@ def choose_validation(spec: Spec, build: BuildFlags, choices: Choices) -> Valida
     decided: Mapping[str, Any] = {
         "concurrencies": tuple(written.concurrencies),
         "requests_per_level": choices.take(
-            "validation.requests_per_level", written.requests_per_level, 16, "enough for a median; raise it for tails"
+            "validation.requests_per_level",
+            written.requests_per_level,
+            REQUESTS_PER_LEVEL,
+            "enough for a median; raise it for tails",
         ),
         "input_len": choices.take(
-            "validation.input_len", written.input_len, max(1, min(128, build.max_seq_len // 4)), "a short chat turn"
+            "validation.input_len",
+            written.input_len,
+            max(1, min(INPUT_LEN, build.max_seq_len // 4)),
+            "a short chat turn",
         ),
         "output_len": choices.take(
-            "validation.output_len", written.output_len, max(1, min(64, build.max_seq_len // 4)), "a short answer"
+            "validation.output_len",
+            written.output_len,
+            max(1, min(OUTPUT_LEN, build.max_seq_len // 4)),
+            "a short answer",
         ),
     }
     plan = ValidationPlan(**{**written.model_dump(), **decided})

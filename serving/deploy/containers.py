@@ -17,8 +17,7 @@ from serving.deploy.compatibility import Target, check
 from serving.deploy.launch import CONTAINER_PORTS, ServerLine, launch_argv
 from serving.deploy.options import DeployOptions, Outcome
 from serving.deploy.ports import Ports, choose_ports
-from serving.deploy.process import ProcessRef
-from serving.deploy.readiness import TRANSPORT_BY_RUNTIME, endpoint_of, probe
+from serving.deploy.readiness import endpoint_of, probe
 from serving.deploy.state import Deployment
 from trtllm_kit.console import Talk
 from trtllm_kit.errors import HostError, RolloutError, SpecError
@@ -161,20 +160,8 @@ def _only_written(kind: ContainerKind, name: str, files: tuple[Path, ...], probl
 def _record(
     kind: ContainerKind, artifact_root: Path, manifest: Mapping[str, Any], name: str, folder: Path, ports: Ports
 ) -> Deployment:
-    return Deployment(
-        name=name,
-        target=kind.target,
-        identifier=str(manifest["identifier"]),
-        digest=str(manifest["digest"]),
-        artifact=str(artifact_root.resolve()),
-        runtime=str(manifest["runtime"]),
-        transport=TRANSPORT_BY_RUNTIME[manifest["runtime"]],
-        ports=ports,
-        deployer=ProcessRef.current(),
-        started_unix_s=state.now_unix_s(),
-        container=name,
-        stop_argv=tuple(kind.stop(folder, name)),
-    )
+    claimed = state.new(name, kind.target, artifact_root, manifest, ports)
+    return replace(claimed, container=name, stop_argv=tuple(kind.stop(folder, name)))
 
 
 def _start(

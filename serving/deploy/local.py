@@ -15,8 +15,7 @@ from serving.deploy import state
 from serving.deploy.compatibility import Target, check
 from serving.deploy.options import DeployOptions, Outcome
 from serving.deploy.ports import choose_ports
-from serving.deploy.process import ProcessRef
-from serving.deploy.readiness import TRANSPORT_BY_RUNTIME, endpoint_of, probe
+from serving.deploy.readiness import endpoint_of, probe
 from serving.deploy.server import RunningServer, rollout_error, start_server, wait_until_loaded
 from serving.deploy.state import Deployment
 from serving.deploy.tritonserver import TritonServer, cpu_backend_files, find_tritonserver
@@ -34,18 +33,7 @@ def deploy(artifact_root: Path, manifest: Mapping[str, Any], options: DeployOpti
     ports = choose_ports(http=options.http_port, grpc=options.grpc_port, metrics=options.metrics_port)
     name, folder = state.claim(options.store, str(manifest["identifier"]), options.name)
     try:
-        deployment = Deployment(
-            name=name,
-            target="local",
-            identifier=str(manifest["identifier"]),
-            digest=str(manifest["digest"]),
-            artifact=str(artifact_root.resolve()),
-            runtime=str(manifest["runtime"]),
-            transport=TRANSPORT_BY_RUNTIME[manifest["runtime"]],
-            ports=ports,
-            deployer=ProcessRef.current(),
-            started_unix_s=state.now_unix_s(),
-        )
+        deployment = state.new(name, "local", artifact_root, manifest, ports)
         state.write(folder, deployment)
         return _start(deployment, folder, manifest, options, talk)
     except BaseException:

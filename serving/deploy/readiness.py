@@ -10,7 +10,6 @@ from serving.client.transports import complete
 from serving.deploy.state import Deployment
 
 _PROBE = Request(prompt="ready?", max_tokens=1, stream=False)
-TRANSPORT_BY_RUNTIME = {"tensorrt": "engine-grpc", "cpu": "engine-grpc", "pytorch": "llmapi-grpc"}
 
 
 def endpoint_of(deployment: Deployment) -> Endpoint:

@@ -7,7 +7,7 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from trtllm_kit.errors import UsageError
 from trtllm_kit.files import disk_errors, pretty_json, write_text_atomic
 
 _FILE = "deployment.json"
+_TRANSPORT_BY_RUNTIME = {"tensorrt": "engine-grpc", "cpu": "engine-grpc", "pytorch": "llmapi-grpc"}
 _CLAIM_S = 60.0
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,199}")
 
@@ -67,6 +68,22 @@ class Deployment:
                 "stop_argv": tuple(tree["stop_argv"]),
             }
         )
+
+
+def new(name: str, target: str, artifact_root: Path, manifest: Mapping[str, Any], ports: Ports) -> Deployment:
+    """The record of a deployment whose name is claimed and whose server is still to be started by this process."""
+    return Deployment(
+        name=name,
+        target=target,
+        identifier=str(manifest["identifier"]),
+        digest=str(manifest["digest"]),
+        artifact=str(artifact_root.resolve()),
+        runtime=str(manifest["runtime"]),
+        transport=_TRANSPORT_BY_RUNTIME[manifest["runtime"]],
+        ports=ports,
+        deployer=ProcessRef.current(),
+        started_unix_s=now_unix_s(),
+    )
 
 
 def claim(store: Path, identifier: str, name: str | None) -> tuple[str, Path]:

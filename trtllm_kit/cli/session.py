@@ -18,6 +18,7 @@ from trtllm_kit.errors import SpecError
 
 if TYPE_CHECKING:
     from serving.client.request import Endpoint
+    from serving.deploy.state import Deployment
 
 
 def open_store(root: Path | None) -> Store:
@@ -67,16 +68,20 @@ class BuildRequest:
 def open_endpoint(store: Store, deployment: str | None, url: str | None) -> Endpoint:
     """Where to send requests: an address, a named deployment, or the only one there is."""
     from serving.client.request import Endpoint
-    from serving.deploy import state
     from serving.deploy.readiness import endpoint_of
 
-    if url is not None:
-        return Endpoint.from_url(url)
+    return endpoint_of(find_deployment(store, deployment)) if url is None else Endpoint.from_url(url)
+
+
+def find_deployment(store: Store, name: str | None) -> Deployment:
+    """The named deployment, or the only one there is; SpecError when that is not one."""
+    from serving.deploy import state
+
     names = [row.name for _, row in state.read_all(store.root)]
-    if deployment is None and len(names) != 1:
+    if name is None and len(names) != 1:
         raise SpecError(
             f"{len(names) or 'no'} deployments in {store.root}" + (f": {', '.join(names)}" if names else ""),
             expected="one deployment, or its name",
             fix="name one, give --url, or start one with `trtllm-kit deploy`",
         )
-    return endpoint_of(state.find(store.root, deployment or names[0])[1])
+    return state.find(store.root, name or names[0])[1]

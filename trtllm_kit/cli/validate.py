@@ -14,10 +14,11 @@ from builder import manifest
 from builder.digests import DigestCache
 from builder.fetch import fetch
 from builder.plan import ValidationPlan
+from builder.resolve.serving import INPUT_LEN, OUTPUT_LEN, REQUESTS_PER_LEVEL
 from builder.store import Store
 from serving.validate.run import CHECKS, Subject
 from trtllm_kit.cli import options
-from trtllm_kit.cli.session import open_endpoint, open_store
+from trtllm_kit.cli.session import find_deployment, open_endpoint, open_store
 from trtllm_kit.console import Silent, StderrTalk
 from trtllm_kit.errors import KitError
 from trtllm_kit.spec import ValidationSpec
@@ -76,11 +77,8 @@ def validate(
 
 
 def _artifact_folder(store: Store, deployment: str | None, artifact: str | None, url: str | None) -> Path | None:
-    from serving.deploy import state
-
     if url is None:
-        name = deployment or next(row.name for _, row in state.read_all(store.root))
-        return Path(state.find(store.root, name)[1].artifact)
+        return Path(find_deployment(store, deployment).artifact)
     return store.find_artifact(artifact) if artifact else None
 
 
@@ -89,7 +87,12 @@ def _plan(content: Mapping[str, Any] | None, load: Mapping[str, Any]) -> Validat
     if content is not None:
         written = dict(content["spec"]["validation"])
     else:
-        written = {**ValidationSpec().model_dump(), "requests_per_level": 16, "input_len": 128, "output_len": 64}
+        load_by_default = {
+            "requests_per_level": REQUESTS_PER_LEVEL,
+            "input_len": INPUT_LEN,
+            "output_len": OUTPUT_LEN,
+        }
+        written = {**ValidationSpec().model_dump(), **load_by_default}
     plan = ValidationPlan(**{**written, "concurrencies": tuple(written["concurrencies"])})
     return replace(plan, **{key: value for key, value in load.items() if value})
 
