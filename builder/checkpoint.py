@@ -21,6 +21,18 @@ class TensorEntry:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Prequantized:
+    """How a checkpoint was quantized before the kit saw it."""
+
+    method: str  # whose form it is: "modelopt", "fp8", "compressed-tensors", "awq"
+    precision: str  # what it comes to: a row of builder.quantize.schemes.SCHEMES, or "mixed"
+    layers: Mapping[str, str] = field(default_factory=dict)  # of "mixed": module name -> precision
+    group_size: int | None = None
+    kv_cache: str = "none"  # "none" | "fp8" | "int8" | "nvfp4"
+    unserved: Mapping[str, str] = field(default_factory=dict)  # runtime -> why it cannot take the checkpoint as it is
+
+
+@dataclass(frozen=True, kw_only=True)
 class Checkpoint:
     """A folder of safetensors shards, config and tokenizer, checked and fingerprinted."""
 
@@ -30,4 +42,5 @@ class Checkpoint:
     tensors: Mapping[str, TensorEntry] = field(repr=False)  # by Hugging Face name, only those that the model needs
     files: Mapping[str, str] = field(repr=False)  # relative name -> sha256 of the files that a build reads
     digest: str  # sha256 over `files`
+    quantized: Prequantized | None = None  # None: not yet
     revision: str | None = None  # commit on the hub that `source` resolved to; None for a folder

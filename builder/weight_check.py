@@ -4,29 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from builder.checkpoint import TensorEntry
+from builder.checkpoint import Prequantized, TensorEntry
 from builder.families import Family
 from builder.model_config import ModelConfig
+from builder.part_check import FLOAT_DTYPES, kv_scales, quantized_parts
 from trtllm_kit.console import Talk
 from trtllm_kit.errors import SpecError
 
-FLOAT_DTYPES = ("BF16", "F16", "F32")
 _BUFFERS = (".rotary_emb.inv_freq", ".masked_bias")  # old transformers saved them; they follow from the config
 
 
 def check_weights(
-    family: Family, config: ModelConfig, tensors: Mapping[str, TensorEntry], talk: Talk
+    family: Family,
+    config: ModelConfig,
+    tensors: Mapping[str, TensorEntry],
+    talk: Talk,
+    quantized: Prequantized | None = None,
 ) -> dict[str, TensorEntry]:
-    """The tensors that the model needs, by name. SpecError for a missing, mis-shaped, non-float or unknown tensor."""
+    """The tensors that the model needs, by name. SpecError for a missing, mis-shaped, non-float or unknown tensor.
+
+    Where the checkpoint is `quantized`, a linear may consist of the parts of a known format instead of its weight.
+    """
     if config.num_hidden_layers > len(tensors):
         raise _missing(family, [f"{family.layers}.{len(tensors)}.*"])
     wanted = family.shapes(config)
+    parts: dict[str, TensorEntry] = {}
+    if quantized is not None:
+        parts = quantized_parts(family, config, tensors, quantized)
+        linears = {name.rpartition(".")[0] for name in parts}
+        wanted = {name: shape for name, shape in wanted.items() if name.removesuffix(".weight") not in linears}
+        parts |= kv_scales(tensors)
     missing = [name for name in wanted if name not in tensors]
     if missing:
         raise _missing(family, missing)
     for name, shape in wanted.items():
         _check_tensor(name, tensors[name], shape)
-    unknown = [name for name in tensors if name not in wanted and not name.endswith(_BUFFERS)]
+    unknown = [name for name in tensors if name not in wanted and name not in parts and not name.endswith(_BUFFERS)]
     if config.tie_word_embeddings and family.lm_head in unknown:
         talk.warn(f"{family.lm_head} is ignored: tie_word_embeddings says that the embedding is the output layer too")
         unknown.remove(family.lm_head)
@@ -36,7 +49,7 @@ def check_weights(
             expected="the family's own tensors: without the others the model would compute something else",
             fix="check that config.json belongs to these weights; merge adapters into the model first",
         )
-    return {name: tensors[name] for name in wanted}
+    return {name: tensors[name] for name in wanted} | parts
 
 
 def _missing(family: Family, names: list[str]) -> SpecError:
@@ -59,7 +72,7 @@ def _check_tensor(name: str, entry: TensorEntry, shape: tuple[int, ...]) -> None
         )
     if entry.dtype not in FLOAT_DTYPES:
         raise SpecError(
-            f"{name} in {entry.file.name} is {entry.dtype}: the checkpoint looks quantized already",
-            expected="weights in " + ", ".join(FLOAT_DTYPES),
+            f"{name} in {entry.file.name} is {entry.dtype}: the checkpoint looks quantized already, nothing says how",
+            expected="weights in " + ", ".join(FLOAT_DTYPES) + ", or a quantization_config",
             fix="start from the original checkpoint",
         )

@@ -7,15 +7,18 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from builder.families import llama, mistral, qwen2, qwen3
-from builder.families.base import Family, Linear, Norm
+from builder.families import gemma2, gemma3, llama, mistral, mixtral, phi3, qwen2, qwen3, qwen3_moe
+from builder.families.base import Family, Linear, LinearGroup, Module, Norm, Slice
 from builder.model_config import ModelConfig
 from trtllm_kit.errors import SpecError
 
-__all__ = ["FAMILIES", "Family", "Linear", "Norm", "config_of", "family_of"]
+__all__ = ["FAMILIES", "Family", "Linear", "LinearGroup", "Module", "Norm", "Slice", "config_of", "family_of"]
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
-    {module.FAMILY.architecture: module.FAMILY for module in (llama, mistral, qwen2, qwen3)}
+    {
+        module.FAMILY.architecture: module.FAMILY
+        for module in (llama, mistral, mixtral, qwen2, qwen3, qwen3_moe, gemma2, gemma3, phi3)
+    }
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from builder.model_config import ModelConfig
@@ -12,20 +12,58 @@ Split = Literal["column", "kv", "row", "none"]
 """How tensor parallelism divides a linear: `column` its rows (outputs) evenly, `kv` its rows by key-value head, which
 are duplicated where ranks outnumber heads, `row` its columns (inputs), `none` not at all."""
 
+Role = Literal["query", "key", "value", "output", "gate", "up", "down", "router"]
+"""What a linear is to the decoder layer. The activation applies to `gate`; `router` chooses a token's experts."""
+
 Size = Callable[[ModelConfig], int]
 Has = Callable[[ModelConfig], bool]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slice:
+    """Rows of a linear with a role of their own, such as the keys in Phi-3's `qkv_proj`."""
+
+    role: Role
+    rows: Size  # how many
+    split: Split
+    start: Size = lambda config: 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Linear:
     """One linear layer of a decoder layer. Linears with the same `trtllm` name are fused there in table order."""
 
-    hf: str  # "self_attn.q_proj"
-    trtllm: str  # "attention.qkv"
-    rows: Size  # out features
+    hf: str  # "self_attn.q_proj"; with `{e}` for the number of the expert: "mlp.experts.{e}.up_proj"
+    trtllm: str  # "attention.qkv"; stacked there by expert, if each expert has one
     columns: Size  # in features
-    split: Split
+    slices: tuple[Slice, ...]  # all its rows, in the order in which TensorRT-LLM has them
     bias: Has = lambda config: False
+    norm: str | None = None  # the norm whose output it reads, if nothing but linears of the same norm read it
+    reads: str | None = None  # linears with the same word share an input that is not the output of a foldable norm
+    experts: bool = False  # one for each expert
+    quantized: bool = True  # false: it stays as it is, by every scheme
+    trtllm_dtype: str | None = None  # safetensors dtype that TensorRT-LLM's file needs; None: as all the rest
+
+    def rows(self, config: ModelConfig) -> int:
+        """Out features."""
+        return sum(part.rows(config) for part in self.slices)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Module:
+    """A linear of one decoder layer by its full Hugging Face name."""
+
+    name: str  # "model.layers.0.mlp.experts.3.up_proj"
+    linear: Linear
+    expert: int | None = None  # where every expert has one
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearGroup:
+    """Linears of one decoder layer that read the same input, by full Hugging Face name."""
+
+    modules: tuple[str, ...]
+    norm: str | None  # full name of the norm's weight, when scales of the input can be folded into it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +74,7 @@ class Norm:
     trtllm: str  # "post_layernorm"
     size: Size
     present: Has = lambda config: True
+    offset: float = 0.0  # what the model adds to the stored weight: 1 in Gemma
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,18 +90,36 @@ class Family:
 
     embedding: str = "model.embed_tokens.weight"
     final_norm: str = "model.norm.weight"
+    final_norm_offset: float = 0.0  # as `Norm.offset`
     lm_head: str = "lm_head.weight"
     layers: str = "model.layers"
+    parallel_embedding: bool = False  # engines of tp_size > 1 split the embedding's rows, whatever their config says
+    unserved: Mapping[tuple[str, str | None], str] = field(default_factory=dict)
+    """Why a runtime cannot serve this family in a precision; precision None: in any."""
+
+    def refusal(self, runtime: str, precision: str) -> str | None:
+        """Why `runtime` cannot serve this family in `precision`; None where it can."""
+        return self.unserved.get((runtime, precision), self.unserved.get((runtime, None)))
+
+    def modules(self, config: ModelConfig, layer: int) -> Iterator[Module]:
+        """Every linear of one decoder layer in table order; all experts of one row together."""
+        prefix = f"{self.layers}.{layer}"
+        for linear in self.linears:
+            if not linear.experts:
+                yield Module(name=f"{prefix}.{linear.hf}", linear=linear)
+                continue
+            for expert in range(config.num_experts):
+                yield Module(name=f"{prefix}.{linear.hf.format(e=expert)}", linear=linear, expert=expert)
 
     def layer_shapes(self, config: ModelConfig, layer: int) -> Iterator[tuple[str, tuple[int, ...]]]:
         """(Hugging Face name, shape) of every tensor of one decoder layer."""
-        prefix = f"{self.layers}.{layer}"
         for norm in self.norms_of(config):
-            yield f"{prefix}.{norm.hf}.weight", (norm.size(config),)
-        for linear in self.linears:
-            yield f"{prefix}.{linear.hf}.weight", (linear.rows(config), linear.columns(config))
-            if linear.bias(config):
-                yield f"{prefix}.{linear.hf}.bias", (linear.rows(config),)
+            yield f"{self.layers}.{layer}.{norm.hf}.weight", (norm.size(config),)
+        for module in self.modules(config, layer):
+            rows = module.linear.rows(config)
+            yield f"{module.name}.weight", (rows, module.linear.columns(config))
+            if module.linear.bias(config):
+                yield f"{module.name}.bias", (rows,)
 
     def shapes(self, config: ModelConfig) -> dict[str, tuple[int, ...]]:
         """Shape by Hugging Face name of every tensor that the model needs; no lm_head where it is tied."""
@@ -75,72 +132,40 @@ class Family:
             shapes[self.lm_head] = table
         return shapes
 
+    def groups(self, config: ModelConfig, layer: int) -> tuple[LinearGroup, ...]:
+        """The linears of one decoder layer that quantization applies to, those that share their input together.
+
+        In table order, expert by expert. An expert's gate and up projection form a group of their own, though all
+        experts read the same norm: each sees only the tokens that were sent to it.
+        """
+        found: dict[tuple[str, int | None], list[Module]] = {}
+        for module in self.modules(config, layer):
+            linear = module.linear
+            if linear.quantized:
+                found.setdefault((linear.norm or linear.reads or linear.hf, module.expert), []).append(module)
+        return tuple(
+            LinearGroup(
+                modules=tuple(module.name for module in modules),
+                norm=f"{self.layers}.{layer}.{norm}.weight" if (norm := modules[0].linear.norm) else None,
+            )
+            for modules in found.values()
+        )
+
     def norms_of(self, config: ModelConfig) -> tuple[Norm, ...]:
         """The norms that a model of this config has."""
         return tuple(norm for norm in self.norms if norm.present(config))
 
+    def norm_offset(self, name: str) -> float:
+        """What the model adds to the stored weight `name`; 0 for what is no norm."""
+        if name == self.final_norm:
+            return self.final_norm_offset
+        return next((norm.offset for norm in self.norms if name.endswith(f".{norm.hf}.weight")), 0.0)
+
     def linear_names(self, config: ModelConfig) -> frozenset[str]:
         """Hugging Face names of the linears' weights: what weight quantization applies to."""
         return frozenset(
-            f"{self.layers}.{layer}.{linear.hf}.weight"
+            f"{module.name}.weight"
             for layer in range(config.num_hidden_layers)
-            for linear in self.linears
+            for module in self.modules(config, layer)
+            if module.linear.quantized
         )
-
-
-def hidden(config: ModelConfig) -> int:
-    return config.hidden_size
-
-
-def intermediate(config: ModelConfig) -> int:
-    return config.intermediate_size
-
-
-def query_rows(config: ModelConfig) -> int:
-    return config.num_attention_heads * config.head_size
-
-
-def key_value_rows(config: ModelConfig) -> int:
-    return config.num_key_value_heads * config.head_size
-
-
-def _qkv_bias(config: ModelConfig) -> bool:
-    return config.attention_bias
-
-
-def _output_bias(config: ModelConfig) -> bool:
-    return config.attention_output_bias
-
-
-def _mlp_bias(config: ModelConfig) -> bool:
-    return config.mlp_bias
-
-
-def _head(config: ModelConfig) -> int:
-    return config.head_size
-
-
-def _qk_norm(config: ModelConfig) -> bool:
-    return config.qk_norm
-
-
-_QKV, _QKV_BIAS = "attention.qkv", _qkv_bias
-
-# TensorRT-LLM's `fc` is the projection that the activation applies to, so gate_proj, and its `gate` is up_proj.
-GATED_LINEARS = (
-    Linear(hf="self_attn.q_proj", trtllm=_QKV, rows=query_rows, columns=hidden, split="column", bias=_QKV_BIAS),
-    Linear(hf="self_attn.k_proj", trtllm=_QKV, rows=key_value_rows, columns=hidden, split="kv", bias=_QKV_BIAS),
-    Linear(hf="self_attn.v_proj", trtllm=_QKV, rows=key_value_rows, columns=hidden, split="kv", bias=_QKV_BIAS),
-    Linear(
-        hf="self_attn.o_proj", trtllm="attention.dense", rows=hidden, columns=query_rows, split="row", bias=_output_bias
-    ),
-    Linear(hf="mlp.gate_proj", trtllm="mlp.fc", rows=intermediate, columns=hidden, split="column", bias=_mlp_bias),
-    Linear(hf="mlp.up_proj", trtllm="mlp.gate", rows=intermediate, columns=hidden, split="column", bias=_mlp_bias),
-    Linear(hf="mlp.down_proj", trtllm="mlp.proj", rows=hidden, columns=intermediate, split="row", bias=_mlp_bias),
-)
-PRE_NORMS = (
-    Norm(hf="input_layernorm", trtllm="input_layernorm", size=hidden),
-    Norm(hf="post_attention_layernorm", trtllm="post_layernorm", size=hidden),
-    Norm(hf="self_attn.q_norm", trtllm="attention.q_layernorm", size=_head, present=_qk_norm),
-    Norm(hf="self_attn.k_norm", trtllm="attention.k_layernorm", size=_head, present=_qk_norm),
-)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from builder.families.base import GATED_LINEARS, PRE_NORMS, Family
+from builder.families.base import Family
+from builder.families.decoder import GATED_LINEARS, PRE_NORMS
 from builder.families.llama import trtllm_extras
 from builder.model_config import ModelConfig
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from builder.families.base import GATED_LINEARS, PRE_NORMS, Family
+from builder.families.base import Family
+from builder.families.decoder import GATED_LINEARS, PRE_NORMS
 from builder.families.qwen2 import qwen_extras
 from builder.model_config import ModelConfig, flag
 from trtllm_kit.errors import SpecError
@@ -23,13 +24,18 @@ def _read_config(raw: Mapping[str, Any]) -> ModelConfig:
     )
 
 
-def _trtllm_extras(config: ModelConfig) -> dict[str, Any]:
+def refuse_biases(config: ModelConfig) -> None:
+    """SpecError for attention biases, which upstream's Qwen3 classes do not read."""
     if config.attention_bias:
         raise SpecError(
             "this Qwen3 checkpoint has attention biases, and TensorRT-LLM's Qwen3 engines have none",
             expected="attention_bias false in config.json, as in all Qwen3 releases",
             fix="build it for the `pytorch` or `cpu` runtime",
         )
+
+
+def _trtllm_extras(config: ModelConfig) -> dict[str, Any]:
+    refuse_biases(config)
     return qwen_extras(config, qwen_type="qwen3")
 
 

@@ -1,4 +1,5 @@
-"""Checkpoints made to measure: any family and shape, weights drawn from a seed, written by the safetensors package."""
+"""Checkpoints made to measure: any family and shape, weights drawn from a seed, written by the safetensors package; and
+what OpenVINO computes from them."""
 
 from __future__ import annotations
 
@@ -7,11 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from builder.checkpoint import Checkpoint
+from builder.compile.openvino_ir.model import write_ir
 from builder.digests import DigestCache
 from builder.families import config_of, family_of
 from builder.fetch import fetch
@@ -96,3 +99,45 @@ def make_model(tmp_path: Path) -> Callable[..., ModelFolder]:
         return made[-1]
 
     return make
+
+
+EXACT = {
+    "INFERENCE_PRECISION_HINT": "f32",
+    "KV_CACHE_PRECISION": "f32",
+    "INFERENCE_NUM_THREADS": "1",
+    "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
+}
+Logits = Callable[[Path, np.ndarray, Path], np.ndarray]
+
+
+def compiled(folder: Path, out: Path) -> Any:
+    """The engine of the checkpoint in `folder`, written to `out`."""
+    openvino = pytest.importorskip("openvino")
+    out.mkdir(exist_ok=True)
+    write_ir(folder, config_of(json.loads((folder / "config.json").read_text())), out)
+    return openvino.Core().compile_model(out / "openvino_model.xml", "CPU", EXACT)
+
+
+@pytest.fixture(scope="session")
+def ir_logits() -> Logits:
+    """`ir_logits(checkpoint, ids, out)`: float32 [sequences, tokens, vocabulary], in one step without a cache."""
+
+    def run(folder: Path, ids: np.ndarray, out: Path) -> np.ndarray:
+        positions = np.broadcast_to(np.arange(ids.shape[1]), ids.shape)
+        feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "position_ids": positions}
+        feeds["beam_idx"] = np.arange(len(ids), dtype=np.int32)
+        return np.array(compiled(folder, out).create_infer_request().infer(feeds)["logits"])
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def runtime_types() -> Callable[[Path, Path], list[str]]:
+    """`runtime_types(checkpoint, out)`: the type in which the plugin holds the weight of each matrix product."""
+
+    def run(folder: Path, out: Path) -> list[str]:
+        nodes = compiled(folder, out).get_runtime_model().get_ops()
+        products = [node for node in nodes if node.get_rt_info()["layerType"].value == "FullyConnected"]
+        return [node.input_value(1).get_element_type().get_type_name() for node in products]
+
+    return run
