@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from builder.checkpoint import Checkpoint, TensorEntry
+from builder.checkpoint import Checkpoint, Prequantized, TensorEntry
 from builder.families import config_of, family_of
 from builder.hub import HUB_ID, Snapshot, fetch_snapshot
 from builder.model_config import ModelConfig
+from builder.prequantized import QUANT_CONFIG, find_quantization
 from builder.safetensors_index import INDEX_NAME, read_tensors
 from builder.tokenizer_check import check_tokenizer
 from builder.tokenizer_files import TOKENIZER_FILES
@@ -51,9 +52,10 @@ def fetch(spec_model: str, *, trust_remote_code: bool, digests: Digests, talk: T
 
 
 def _checked(source: str, snapshot: Snapshot, *, trust_remote_code: bool, digests: Digests, talk: Talk) -> Checkpoint:
-    config = _read_config(snapshot.path, trust_remote_code=trust_remote_code)
+    config, quantized = _read_config(snapshot.path, trust_remote_code=trust_remote_code)
     found = read_tensors(snapshot.path)
-    tensors = check_weights(family_of(config.architecture), config, found, talk)
+    family = family_of(config.architecture)
+    tensors = check_weights(family, config, found, talk, quantized)
     check_tokenizer(snapshot.path, config)
     files = _digests(snapshot.path, tensors, digests, talk)
     return Checkpoint(
@@ -63,6 +65,7 @@ def _checked(source: str, snapshot: Snapshot, *, trust_remote_code: bool, digest
         tensors=tensors,
         files=files,
         digest=fingerprint(files),
+        quantized=quantized,
         revision=snapshot.commit or None,
     )
 
@@ -86,7 +89,7 @@ def _locate(source: str, talk: Talk) -> Snapshot:
     return fetch_snapshot(source, talk)
 
 
-def _read_config(folder: Path, *, trust_remote_code: bool) -> ModelConfig:
+def _read_config(folder: Path, *, trust_remote_code: bool) -> tuple[ModelConfig, Prequantized | None]:
     if not (folder / "config.json").is_file():
         raise SpecError(
             f"{folder} has no config.json",
@@ -94,33 +97,22 @@ def _read_config(folder: Path, *, trust_remote_code: bool) -> ModelConfig:
             fix="give the folder that save_pretrained wrote; for a base of adapters, merge them first",
         )
     raw = read_json(folder / "config.json", "the model's config")
+    quantized = None
     if isinstance(raw, Mapping):
-        _refuse_quantized(folder, raw)
+        quantized = find_quantization(folder, raw)
         if raw.get("auto_map") and not trust_remote_code:
             raise SpecError(
                 f"{folder} brings code of its own (auto_map in config.json), and nobody has said that it may",
                 expected="an architecture that needs no foreign code",
                 fix="set `trust_remote_code: true` in the spec, if you trust its authors",
             )
-    return config_of(raw)
-
-
-def _refuse_quantized(folder: Path, raw: Mapping[str, Any]) -> None:
-    settings = raw.get("quantization_config")
-    if not settings and not (folder / "hf_quant_config.json").is_file():
-        return
-    method = settings.get("quant_method", "unknown") if isinstance(settings, Mapping) else "modelopt"
-    raise SpecError(
-        f"{folder} is quantized already (by {method}), and quantizing twice would only lose more",
-        expected="a checkpoint in bfloat16, float16 or float32",
-        fix="give the checkpoint that it was made from",
-    )
+    return config_of(raw), quantized
 
 
 def _digests(folder: Path, tensors: Mapping[str, TensorEntry], digests: Digests, talk: Talk) -> dict[str, str]:
     """sha256 of every file that a build reads, by name."""
     names = {entry.file.name for entry in tensors.values()}
-    names |= {name for name in ("config.json", INDEX_NAME, *TOKENIZER_FILES) if (folder / name).is_file()}
+    names |= {name for name in ("config.json", QUANT_CONFIG, INDEX_NAME, *TOKENIZER_FILES) if (folder / name).is_file()}
     files: dict[str, str] = {}
     for done, name in enumerate(sorted(names)):
         talk.progress(done, len(names), "checking the checkpoint's files")

@@ -2,107 +2,155 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from builder.checkpoint import Checkpoint
-from builder.families import Family, family_of
+from builder.families import family_of
 from builder.model_config import ModelConfig
-from builder.quantize.algorithms import ALGORITHMS, PLAIN, Algorithm
-from builder.quantize.hf_layout import MAX_SHARD_BYTES, HfLayout
-from builder.quantize.layout import LayoutWriter
-from builder.quantize.parallel import Ranks, check_features, check_split
-from builder.quantize.raw import TensorSource
-from builder.quantize.schemes import LayoutFacts, Scheme, find_scheme, layout_facts
-from builder.quantize.trtllm_layout import TrtllmLayout
+from builder.quantize.calibration.calibrate import Calibration
+from builder.quantize.calibration.resources import Resources, fitting_threads
+from builder.quantize.calibration.runner import workers
+from builder.quantize.calibration.samples import CalibrationSet
+from builder.quantize.checks import check
+from builder.quantize.journal import Journal
+from builder.quantize.layouts import MAX_SHARD_BYTES, Ranks, open_layout
+from builder.quantize.recipe import Recipe
+from builder.quantize.schemes import Layout
+from builder.quantize.stream import LayerStream
+from trtllm_kit import __version__
 from trtllm_kit.console import Talk
-from trtllm_kit.files import disk_errors
+from trtllm_kit.errors import SpecError
+from trtllm_kit.files import disk_errors, fingerprint, pretty_json
+
+FIGURES_NAME = "quantization_figures.json"
+"""Beside the weights: by module, what its algorithm measured of the solution that it chose."""
 
 
 def quantize(
     checkpoint: Checkpoint,
+    recipe: Recipe,
     *,
-    scheme: str,
-    layout: str,
+    layout: Layout,
     tp_size: int,
     pp_size: int,
     out: Path,
     talk: Talk,
+    calibration: CalibrationSet | None = None,
+    resources: Resources | None = None,
+    work: Path | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> None:
-    """Fill the empty folder `out` with `checkpoint` in precision `scheme`.
+    """Fill the empty folder `out` with `checkpoint` by `recipe`.
 
     Args:
         layout: "trtllm" (split into tp_size × pp_size ranks) or "hf" (never split, whatever the sizes).
+        calibration: the tokens that statistics are taken from, where the recipe needs any.
+        work: a folder that outlives a killed run, so that the same call goes on where it stopped; it is removed at the
+            end. None: one beside `out`.
         max_shard_bytes: bound of a shard of the hf layout; a larger single tensor gets a shard of its own.
 
-    The bytes depend on the checkpoint and the arguments alone. Raises SpecError for what cannot be done: before any
-    work where headers tell, naming the tensor where only weights tell. HostError when torch or disk space is missing.
+    The bytes depend on the checkpoint, recipe, layout, sizes, calibration and device alone. Raises SpecError for what
+    cannot be done: before any work where headers tell, naming the tensor or the layer where only weights or
+    activations tell. FitError for what `resources` do not allow. HostError when torch or disk space is missing.
     """
-    row = find_scheme(scheme)
-    facts = layout_facts(row, layout)
-    config, family = checkpoint.config, family_of(checkpoint.config.architecture)
     ranks = Ranks(tp_size=tp_size, pp_size=pp_size)
-    if layout == "trtllm":
-        check_split(config, ranks)
-        check_features(family, config, ranks, facts.feature_multiple, row.name)
-    job = _Job(family, config, ALGORITHMS[facts.algorithm], half_precision(row, config))
+    check(checkpoint, recipe, layout, ranks)
+    if recipe.needs_calibration and calibration is None:
+        raise SpecError(
+            f"{recipe.precision} takes its scales from what passes through the model, and there is no calibration data",
+            expected="token ids",
+            fix="set calibration.data",
+        )
+    dtype = half_precision(recipe, checkpoint.config)
+    stream = LayerStream(checkpoint, recipe, layout, dtype)
+    if not recipe.needs_calibration:
+        calibration = None
+    key = _key(checkpoint, recipe, layout, ranks, calibration, max_shard_bytes)
     with disk_errors(out):
-        writer = job.open_layout(checkpoint, layout, facts, ranks, out, max_shard_bytes)
-        try:
-            job.stream(checkpoint, writer, talk, f"quantize to {row.name}")
-        except BaseException:
-            writer.abandon()
-            raise
-        writer.close()
+        work = work or out.with_name(f".{out.name}.work")
+        with _calibrating(stream, checkpoint, recipe, calibration, resources or Resources(), work) as runs:
+            journal = Journal(work, key)
+            files = work / "files"
+            files.mkdir(exist_ok=True)
+            writer = open_layout(
+                checkpoint,
+                recipe,
+                layout,
+                dtype=dtype,
+                ranks=ranks,
+                out=files,
+                max_shard_bytes=max_shard_bytes,
+                resume=True,
+            )
+            try:
+                stream.run(writer, runs, journal, talk)
+            except BaseException:
+                writer.abandon()
+                raise
+            writer.close()
+        if journal.figures:
+            (files / FIGURES_NAME).write_text(pretty_json(journal.figures), encoding="utf-8")
+        for file in sorted(files.iterdir()):
+            shutil.move(file, out / file.name)
+        shutil.rmtree(work)
 
 
-def half_precision(scheme: Scheme, config: ModelConfig) -> str:
-    """The dtype of what stays unquantized. A float32 checkpoint becomes bfloat16, which has the same range."""
-    return scheme.dtype or ("bfloat16" if config.dtype == "float32" else config.dtype)
+@contextmanager
+def _calibrating(
+    stream: LayerStream,
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    calibration: CalibrationSet | None,
+    resources: Resources,
+    work: Path,
+) -> Iterator[Calibration | None]:
+    """The model ready to run, where the recipe needs it: a recipe without statistics never builds one."""
+    if calibration is None:
+        yield None
+        return
+    family, config, needs = family_of(checkpoint.config.architecture), checkpoint.config, stream.solver.needs
+    with workers(fitting_threads(resources, family, config, calibration.ids.shape[1], needs)) as pool:
+        yield Calibration(
+            family,
+            config,
+            calibration.ids,
+            fill=stream.fill,
+            rows=stream.rows,
+            dtype=recipe.calibration_dtype,
+            device=resources.device,
+            work=work,
+            pool=pool,
+            twice=recipe.quantized_predecessors,
+            keep_cache=recipe.kv_cache != "none",
+        )
 
 
-class _Job:
-    """One model, one algorithm, one dtype."""
-
-    def __init__(self, family: Family, config: ModelConfig, algorithm: Algorithm, dtype: str) -> None:
-        self._family, self._config, self._algorithm, self._dtype = family, config, algorithm, dtype
-        self._shapes = family.shapes(config)
-        self._linears = family.linear_names(config)
-
-    def open_layout(
-        self, checkpoint: Checkpoint, layout: str, facts: LayoutFacts, ranks: Ranks, out: Path, max_shard_bytes: int
-    ) -> LayoutWriter:
-        entries = {
-            name + suffix: output
-            for name, shape in self._shapes.items()
-            for suffix, output in self._for(name).outputs(shape, self._dtype).items()
+def _key(
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    layout: Layout,
+    ranks: Ranks,
+    calibration: CalibrationSet | None,
+    max_shard_bytes: int,
+) -> str:
+    """What a killed run must have in common with the one that goes on from it."""
+    return fingerprint(
+        {
+            "kit": __version__,
+            "checkpoint": checkpoint.digest,
+            "recipe": recipe.inputs(),
+            "layout": layout,
+            "ranks": [ranks.tp_size, ranks.pp_size],
+            "calibration": calibration and calibration.digest,
+            "max_shard_bytes": max_shard_bytes,
         }
-        if layout == "trtllm":
-            return TrtllmLayout(checkpoint, self._family, entries, facts, dtype=self._dtype, ranks=ranks, out=out)
-        return HfLayout(checkpoint, entries, facts, dtype=self._dtype, out=out, max_shard_bytes=max_shard_bytes)
+    )
 
-    def stream(self, checkpoint: Checkpoint, writer: LayoutWriter, talk: Talk, title: str) -> None:
-        """Read, transform, write and drop, a decoder layer at a time."""
-        source = TensorSource(checkpoint.tensors)
-        steps = self._config.num_hidden_layers + 2
-        for done, names in enumerate(self._steps()):
-            talk.progress(done, steps, title)
-            for name in names:
-                for suffix, raw in self._for(name).apply(name, source.read(name), self._dtype).items():
-                    writer.write(name + suffix, raw)
-        talk.progress(steps, steps, title)
 
-    def _for(self, name: str) -> Algorithm:
-        return self._algorithm if name in self._linears else PLAIN
-
-    def _steps(self) -> Iterator[list[str]]:
-        """Names of the tensors that are worked on together: the embedding, each layer, the output layer."""
-        layers = [
-            [name for name, _ in self._family.layer_shapes(self._config, layer)]
-            for layer in range(self._config.num_hidden_layers)
-        ]
-        inside = {name for names in layers for name in names}
-        yield [self._family.embedding]
-        yield from layers
-        yield [name for name in self._shapes if name not in inside and name != self._family.embedding]
+def half_precision(recipe: Recipe, config: ModelConfig) -> str:
+    """The dtype of what stays unquantized. A float32 checkpoint becomes bfloat16, which has the same range."""
+    asked = recipe.schemes()[0].dtype
+    return asked or ("bfloat16" if config.dtype == "float32" else config.dtype)

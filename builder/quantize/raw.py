@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     Array = npt.NDArray[Any]
 
 SAFETENSORS_DTYPE = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
-NUMPY_DTYPE = {"BF16": "uint16", "F16": "uint16", "F32": "uint32", "I8": "int8", "U8": "uint8", "F8_E4M3": "uint8"}
+NUMPY_DTYPE = {
+    "BF16": "uint16", "F16": "uint16", "F32": "uint32", "I8": "int8", "U8": "uint8", "F8_E4M3": "uint8",
+    "I32": "int32", "I64": "int64",
+}  # fmt: skip
 _EXPONENT = {"BF16": 0x7F80, "F16": 0x7C00, "F32": 0x7F800000}  # all ones: infinity or NaN
 _BLOCK_ITEMS = 1 << 18  # a block and its temporaries stay in the processor's cache
 
@@ -34,10 +37,14 @@ class RawTensor:
     dtype: str
     array: Array
 
-    def blocks(self) -> list[slice]:
-        """Whole rows, in pieces that stay in a processor's cache with what is computed from them."""
+    def blocks(self, multiple: int = 1) -> list[slice]:
+        """Whole rows, in pieces that stay in a processor's cache with what is computed from them.
+
+        Args:
+            multiple: of rows in each piece but the last.
+        """
         length = self.array.shape[0]
-        step = max(1, _BLOCK_ITEMS * length // max(1, self.array.size))
+        step = max(1, _BLOCK_ITEMS * length // max(1, self.array.size) // multiple) * multiple
         return [slice(start, min(start + step, length)) for start in range(0, length, step)]
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from builder.quantize.raw import RawTensor
 from trtllm_kit.errors import HostError
 
 if TYPE_CHECKING:
     from builder.quantize.raw import Array
+
+T = TypeVar("T")
 
 _HALVES = {"BF16": "bfloat16", "F16": "float16"}
 
@@ -29,24 +31,33 @@ def import_torch(reason: str) -> Any:
     return torch
 
 
-def for_each_block(torch: Any, raw: RawTensor, work: Callable[[slice, Any], None]) -> None:
-    """Call `work(rows, tensor)` for every block of `raw`, several at once; each must write to its own rows only.
+def side_by_side(torch: Any, tasks: Iterable[Callable[[], T]]) -> list[T]:
+    """The results of `tasks`, several computed at once, each by one thread.
 
-    One thread for each block, for torch's own threads wait for each other after every operation: on blocks that fit
-    the cache, and on a busy machine, that costs many times the work itself.
+    torch's own threads wait for each other after every operation: on blocks that fit the cache, and on a busy machine,
+    that costs many times the work itself. And the last bits of its sums depend on how many there are.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
-            tasks = [
-                pool.submit(lambda rows: work(rows, to_torch(torch, raw.array[rows].copy(), raw.dtype)), rows)
-                for rows in raw.blocks()
-            ]
-            for task in tasks:
-                task.result()
+            return [task.result() for task in [pool.submit(task) for task in tasks]]
     finally:
         torch.set_num_threads(before)
+
+
+def for_each_block(torch: Any, raw: RawTensor, work: Callable[[slice, Any], None], *, multiple: int = 1) -> None:
+    """Call `work(rows, tensor)` for every block of `raw`, several at once; each must write to its own rows only.
+
+    `multiple` of rows make a block, except for the last.
+    """
+    side_by_side(
+        torch,
+        (
+            lambda rows=rows: work(rows, to_torch(torch, raw.array[rows].copy(), raw.dtype))  # type: ignore[misc]
+            for rows in raw.blocks(multiple)
+        ),
+    )
 
 
 def to_torch(torch: Any, bits: Array, dtype: str) -> Any:

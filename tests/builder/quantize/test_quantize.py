@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -19,17 +21,26 @@ from safetensors.torch import load_file
 
 from builder.checkpoint import Checkpoint
 from builder.quantize import quantize
+from builder.quantize.calibration.resources import Resources
+from builder.quantize.calibration.samples import CalibrationSet
+from builder.quantize.recipe import Recipe
 from builder.quantize.schemes import SCHEMES
 from trtllm_kit.console import Silent
-from trtllm_kit.errors import IntegrityError, SpecError
+from trtllm_kit.errors import FitError, HostError, IntegrityError, SpecError
 
 Make = Callable[..., Any]
 
 
-def run(checkpoint: Checkpoint, out: Path, scheme: str = "bf16", layout: str = "hf", **options: Any) -> Path:
+def tokens(checkpoint: Checkpoint) -> CalibrationSet:
+    """Five samples of 24 tokens."""
+    return CalibrationSet(np.random.default_rng(0).integers(0, checkpoint.config.vocab_size, (5, 24)))
+
+
+def run(checkpoint: Checkpoint, out: Path, scheme: str | Recipe = "bf16", layout: str = "hf", **options: Any) -> Path:
     out.mkdir()
-    arguments = {"tp_size": 1, "pp_size": 1, "talk": Silent(), **options}
-    quantize(checkpoint, scheme=scheme, layout=layout, out=out, **arguments)
+    recipe = scheme if isinstance(scheme, Recipe) else Recipe(precision=scheme)
+    arguments = {"tp_size": 1, "pp_size": 1, "talk": Silent(), "calibration": tokens(checkpoint), **options}
+    quantize(checkpoint, recipe, layout=layout, out=out, **arguments)
     return out
 
 
@@ -109,17 +120,21 @@ def test_sharded_checkpoints_are_read(make_model: Make, tmp_path: Path) -> None:
     assert digests(run(model.fetch(), tmp_path / "sharded")) == digests(whole)
 
 
-@pytest.mark.parametrize(("scheme", "layout"), [("int8_wo", "hf"), ("fp16", "hf"), ("fp16", "trtllm")])
+@pytest.mark.parametrize(
+    ("scheme", "layout"),
+    [("int8_wo", "hf"), ("fp16", "hf"), ("fp16", "trtllm"), ("fp8", "trtllm"), ("int8_sq", "hf"), ("int4_awq", "hf")],
+)
 def test_the_bytes_do_not_depend_on_threads_or_processors(
     scheme: str, layout: str, make_model: Make, tmp_path: Path
 ) -> None:
-    checkpoint = make_model(hidden_size=512, intermediate_size=2048).fetch()
+    checkpoint = make_model(hidden_size=512, intermediate_size=2048, head_dim=64).fetch()
     threads, processors, found = torch.get_num_threads(), os.sched_getaffinity(0), []
     try:
         for number in (1, 2, 5):
             torch.set_num_threads(number)
             os.sched_setaffinity(0, {min(processors)} if number == 1 else processors)
-            found.append(digests(run(checkpoint, tmp_path / str(number), scheme, layout)))
+            memory = Resources(max_ram_bytes=10**10 * number)
+            found.append(digests(run(checkpoint, tmp_path / str(number), scheme, layout, resources=memory)))
             assert torch.get_num_threads() == number
     finally:
         torch.set_num_threads(threads)
@@ -154,11 +169,13 @@ from pathlib import Path
 from builder.digests import DigestCache
 from builder.fetch import fetch
 from builder.quantize import quantize
+from builder.quantize.recipe import Recipe
 from trtllm_kit.console import Silent
+rest = {{"tp_size": 1, "pp_size": 1, "talk": Silent()}}
 checkpoint = fetch({str(model.path)!r}, trust_remote_code=False, digests=DigestCache(Path("d.json")), talk=Silent())
-quantize(checkpoint, scheme="bf16", layout={layout!r}, tp_size=1, pp_size=1, out=Path("there"), talk=Silent())
+quantize(checkpoint, Recipe(precision="bf16"), layout={layout!r}, out=Path("there"), **rest)
 try:
-    quantize(checkpoint, scheme="fp16", layout="hf", tp_size=1, pp_size=1, out=Path("cast"), talk=Silent())
+    quantize(checkpoint, Recipe(precision="fp16"), layout="hf", out=Path("cast"), **rest)
 except Exception as error:
     print(type(error).__name__, error)
 """
@@ -187,7 +204,7 @@ def test_casts_round_to_nearest_even(make_model: Make, tmp_path: Path) -> None:
 def test_weights_that_are_not_finite_are_refused_by_name(
     scheme: str, name: str, bad: float, make_model: Make, tmp_path: Path
 ) -> None:
-    model = make_model()
+    model = make_model(hidden_size=128, intermediate_size=256, head_dim=16)
     model.tensors[name].view(-1)[-1] = bad
     model.save()
     with pytest.raises(SpecError, match=f"{name} holds NaN or infinite"):
@@ -238,3 +255,168 @@ def test_progress_ends_at_the_whole(make_model: Make, tmp_path: Path) -> None:
     run(make_model().fetch(), tmp_path / "out", talk=Listener())
     assert seen == sorted(seen)
     assert (seen[0], seen[-1]) == (0, 1)
+
+
+def test_calibrated_layers_hold_what_transformers_computes(make_model: Make, tmp_path: Path) -> None:
+    model = make_model()
+    checkpoint = model.fetch()
+    out = run(checkpoint, tmp_path / "out", "fp8")
+    seen: dict[str, float] = {}
+    reference = transformers.AutoModelForCausalLM.from_pretrained(model.path, dtype=torch.float32)
+    for name, module in reference.named_modules():
+        if name.endswith("_proj"):
+            module.register_forward_pre_hook(
+                lambda _module, inputs, name=name: seen.update({name: float(inputs[0].abs().max())})
+            )
+    with torch.inference_mode():
+        reference(torch.from_numpy(tokens(checkpoint).ids))
+    held = load_file(out / "model.safetensors")
+    for name, largest in seen.items():
+        assert float(held[f"{name}.input_scale"]) == pytest.approx(largest / 448, rel=1e-5)
+    assert len(seen) == 14
+
+
+def test_layers_are_calibrated_on_quantized_predecessors(make_model: Make, tmp_path: Path) -> None:
+    """Against a model whose first layer holds the weights that were written, and rounds its inputs as FP8 does."""
+    model = make_model()
+    checkpoint = model.fetch()
+    out = run(checkpoint, tmp_path / "out", Recipe(precision="fp8", quantized_predecessors=True))
+    plain = run(checkpoint, tmp_path / "plain", "fp8")
+    held = load_file(out / "model.safetensors")
+    reference = transformers.AutoModelForCausalLM.from_pretrained(model.path, dtype=torch.float32)
+    seen: dict[str, float] = {}
+    for name, module in reference.named_modules():
+        if name.startswith("model.layers.0.") and name.endswith("_proj"):
+            weight = held[f"{name}.weight"].float() * held[f"{name}.weight_scale"]
+            module.weight = torch.nn.Parameter(weight)
+            scale = held[f"{name}.input_scale"]
+            module.register_forward_pre_hook(
+                lambda _module, inputs, scale=scale: (
+                    (inputs[0] / scale).clamp(-448, 448).to(torch.float8_e4m3fn).float() * scale
+                )
+            )
+        elif name.endswith("_proj"):
+            module.register_forward_pre_hook(
+                lambda _module, inputs, name=name: seen.update({name: float(inputs[0].abs().max())})
+            )
+    with torch.inference_mode():
+        reference(torch.from_numpy(tokens(checkpoint).ids))
+    assert len(seen) == 7
+    for name, largest in seen.items():
+        assert float(held[f"{name}.input_scale"]) == pytest.approx(largest / 448, rel=1e-4)
+    others = load_file(plain / "model.safetensors")
+    assert any(held[f"{name}.input_scale"] != others[f"{name}.input_scale"] for name in seen)
+
+
+def test_scales_of_the_kv_cache_are_those_of_what_is_cached(make_model: Make, tmp_path: Path) -> None:
+    model = make_model()
+    checkpoint = model.fetch()
+    out = run(checkpoint, tmp_path / "out", Recipe(precision="fp8", kv_cache="nvfp4"))
+    held = load_file(out / "model.safetensors")
+    reference = transformers.AutoModelForCausalLM.from_pretrained(model.path, dtype=torch.float32)
+    with torch.inference_mode():
+        cache = reference(torch.from_numpy(tokens(checkpoint).ids), use_cache=True).past_key_values
+    for layer, (keys, values, *_) in enumerate(cache):
+        for name, cached in (("k_proj.k_scale", keys), ("v_proj.v_scale", values)):
+            scale = float(held[f"model.layers.{layer}.self_attn.{name}"])
+            assert scale == pytest.approx(float(cached.abs().max()) / (6 * 448), rel=1e-5)
+
+
+def test_a_precision_without_calibration_has_neutral_kv_scales(make_model: Make, tmp_path: Path) -> None:
+    out = run(make_model().fetch(), tmp_path / "out", Recipe(precision="int8_wo", kv_cache="fp8"), calibration=None)
+    assert load_file(out / "model.safetensors")["model.layers.0.self_attn.k_proj.k_scale"] == 1
+
+
+def test_activations_that_are_not_finite_stop_with_the_name_of_the_layer(make_model: Make, tmp_path: Path) -> None:
+    model = make_model(torch_dtype="float32")
+    model.tensors["model.layers.1.input_layernorm.weight"].fill_(3e38)
+    model.save()
+    with pytest.raises(SpecError, match=r"model\.layers\.1\.self_attn\.q_proj"):
+        run(model.fetch(), tmp_path / "out", "int8_sq")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_weights_are_quantized_from_the_checkpoint_whatever_the_forward_pass_computes_in(
+    make_model: Make, tmp_path: Path
+) -> None:
+    checkpoint = make_model(hidden_size=128, head_dim=16, torch_dtype="float32").fetch()
+    made = [
+        load_file(
+            run(checkpoint, tmp_path / dtype, Recipe(precision="fp8", calibration_dtype=dtype)) / "model.safetensors"
+        )
+        for dtype in ("float32", "bfloat16")
+    ]
+    for name in made[0]:
+        if name.endswith(("_proj.weight", "_proj.weight_scale")):
+            assert torch.equal(made[0][name].float(), made[1][name].float())
+        if name.endswith("input_scale"):
+            assert made[1][name] == pytest.approx(float(made[0][name]), rel=0.03)
+
+
+def test_missing_calibration_is_refused(make_model: Make, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="fp8 takes its scales from what passes through the model"):
+        run(make_model().fetch(), tmp_path / "out", "fp8", calibration=None)
+
+
+def test_groups_that_do_not_divide_are_refused_with_what_fits(make_model: Make, tmp_path: Path) -> None:
+    checkpoint = make_model(hidden_size=128, intermediate_size=192, head_dim=16).fetch()
+    with pytest.raises(SpecError, match=r"model\.layers\.0\.mlp\.down_proj has 192 in-features") as refused:
+        run(checkpoint, tmp_path / "out", "int4_awq")
+    assert refused.value.fix == "set quantization.group_size to 64"
+    run(checkpoint, tmp_path / "narrow", Recipe(precision="int4_awq", group_size=64))
+    with pytest.raises(SpecError, match="cannot divide by 16") as refused:
+        run(make_model(intermediate_size=72).fetch(), tmp_path / "none", "nvfp4")
+    assert "exclude it (quantization.exclude: ['*.down_proj'])" in refused.value.fix
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe(precision="mixed", layers={"*.q_proj": "fp8", "*": "int8_wo"}),
+        Recipe(precision="fp8", exclude=("*.up_proj",)),
+    ],
+)
+def test_linears_of_one_input_must_share_a_precision(recipe: Recipe, make_model: Make, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="both read the same input"):
+        run(make_model().fetch(), tmp_path / "out", recipe)
+
+
+def test_every_layer_can_have_a_precision_of_its_own(make_model: Make, tmp_path: Path) -> None:
+    model = make_model()
+    recipe = Recipe(
+        precision="mixed", layers={"*.layers.0.mlp.*": "int8_wo", "*.mlp.*": "fp8"}, exclude=("*.down_proj",)
+    )
+    held = load_file(run(model.fetch(), tmp_path / "out", recipe) / "model.safetensors")
+    kinds = {name: tensor.dtype for name, tensor in held.items() if name.endswith("_proj.weight")}
+    assert {name for name, kind in kinds.items() if kind == torch.int8} == {
+        f"model.layers.0.mlp.{name}_proj.weight" for name in ("gate", "up")
+    }
+    assert {name for name, kind in kinds.items() if kind == torch.float8_e4m3fn} == {
+        f"model.layers.1.mlp.{name}_proj.weight" for name in ("gate", "up")
+    }
+
+
+def test_a_full_disk_is_told_of_and_leaves_nothing_that_looks_finished(
+    make_model: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint, room = make_model().fetch(), 100_000
+    allocate = os.posix_fallocate
+
+    def small_disk(file: int, offset: int, length: int) -> None:
+        nonlocal room
+        room -= length
+        if room < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        allocate(file, offset, length)
+
+    monkeypatch.setattr(os, "posix_fallocate", small_disk)
+    with pytest.raises(HostError, match="No space left on device"):
+        run(checkpoint, tmp_path / "out", "fp8")
+    assert not list((tmp_path / "out").iterdir())
+    monkeypatch.undo()
+    run(checkpoint, tmp_path / "again", "fp8")
+
+
+def test_too_little_memory_is_refused_with_numbers(make_model: Make, tmp_path: Path) -> None:
+    with pytest.raises(FitError, match=r"needs about 0\.\d\d GB of memory .* --max-ram allows 0\.01 GB"):
+        run(make_model().fetch(), tmp_path / "out", "fp8", resources=Resources(max_ram_bytes=10**7))
