@@ -1,22 +1,27 @@
-"""The `cpu` runtime: quantized checkpoint → OpenVINO IR for the continuous batching pipeline of OpenVINO GenAI."""
+"""The `cpu` runtime: quantized checkpoint → OpenVINO IR for the continuous batching pipeline of OpenVINO GenAI.
+
+It runs every precision by its weights alone: codes and scales as the checkpoint has them, and inputs in float32. What a
+GPU loses by rounding activations as well is not seen here; `evaluate` is what measures that.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import re
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from builder.compile.openvino_ir.settings import TOKENS_PER_BLOCK, CpuEngineSettings, runtime_version
 from builder.model_config import ModelConfig
 from builder.plan import BuildPlan
+from builder.quantize.schemes import Layout
 from trtllm_kit.console import Talk
 from trtllm_kit.errors import BuildStepError, HostError, SpecError
 from trtllm_kit.files import disk_errors, pretty_json, read_json, write_text_atomic
 
-LAYOUT = "hf"
+LAYOUT: Layout = "hf"
 
 _VERSION = "2026.4."
 _MAX_STEP_TOKENS = 512  # a step holds Python's lock, so a longer one would delay every arriving request
@@ -87,12 +92,13 @@ _RULES: tuple[Rule, ...] = (
         "raise kv_cache.max_tokens or lower build.max_seq_len",
     ),
     (
-        lambda plan: _window(plan.checkpoint.config) < plan.build.max_seq_len,
+        lambda plan: _exact_length(plan.checkpoint.config) < plan.build.max_seq_len,
         lambda plan: (
-            f"max_seq_len {plan.build.max_seq_len} is beyond the model's sliding window of "
-            f"{plan.checkpoint.config.sliding_window} tokens, which the cpu runtime does not apply"
+            f"max_seq_len {plan.build.max_seq_len} is beyond the {_exact_length(plan.checkpoint.config):g} tokens up "
+            "to which the model's longrope has one set of frequencies, and the cpu runtime cannot change them between "
+            "requests"
         ),
-        "build.max_seq_len of at most the window, where the result is exact",
+        "build.max_seq_len of at most original_max_position_embeddings, where the result is exact",
         "lower build.max_seq_len, or build for the tensorrt or pytorch runtime",
     ),
 )
@@ -139,6 +145,11 @@ def versions(plan: BuildPlan) -> dict[str, str]:
     return {"openvino_genai": runtime_version() or ""}
 
 
+def facts(compiled: Path) -> dict[str, Any]:
+    """How the weights of each kind are held: `native`, or what they are expanded to."""
+    return {"weights": dict(CpuEngineSettings.read(compiled).weights)}
+
+
 def compile(quantized: Path, plan: BuildPlan, out: Path, talk: Talk) -> None:  # noqa: A001 (the Protocol's name)
     """Write `openvino_model.xml`, `.bin`, `config.json` and `engine.json` into `out`.
 
@@ -150,9 +161,14 @@ def compile(quantized: Path, plan: BuildPlan, out: Path, talk: Talk) -> None:  #
     raw = read_json(quantized / "config.json", "the quantized checkpoint's config.json")
     config = config_of(raw)
     talk.say(f"writing the OpenVINO IR of {config.num_hidden_layers} layers")
+    if config.num_experts:
+        talk.warn(
+            f"this engine runs all {config.num_experts} experts on every token, and then counts the "
+            f"{config.experts_per_token} that its router chose: exact, but as slow as a dense model of that size"
+        )
     try:
         with disk_errors(out):
-            write_ir(quantized, config, out)
+            weights = write_ir(quantized, config, out)
     except RuntimeError as error:  # openvino's only exception
         raise BuildStepError(
             f"OpenVINO could not write the model: {str(error).strip().splitlines()[-1]}",
@@ -162,7 +178,9 @@ def compile(quantized: Path, plan: BuildPlan, out: Path, talk: Talk) -> None:  #
     _check_whole(out)
     kept = {key: value for key, value in raw.items() if key != "quantization_config"}
     write_text_atomic(out / "config.json", pretty_json(kept))
-    _settings(plan, config).write(out)
+    for kind, held in weights.items():
+        talk.say(f"weights in {kind}: {held}")
+    replace(_settings(plan, config), weights=weights).write(out)
 
 
 def _settings(plan: BuildPlan, config: ModelConfig) -> CpuEngineSettings:
@@ -183,8 +201,10 @@ def _settings(plan: BuildPlan, config: ModelConfig) -> CpuEngineSettings:
     )
 
 
-def _window(config: ModelConfig) -> float:
-    return float("inf") if config.sliding_window is None else config.sliding_window
+def _exact_length(config: ModelConfig) -> float:
+    from builder.compile.openvino_ir.rope import exact_length
+
+    return exact_length(config.rope)
 
 
 def _writer_digest() -> str:

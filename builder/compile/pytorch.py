@@ -13,12 +13,13 @@ from typing import Any
 import yaml
 
 from builder.plan import BuildPlan
+from builder.quantize.schemes import Layout
 from profiles.versions import DEFAULT, PYTORCH_PATH_BEGINS, find
 from trtllm_kit.console import Talk
 from trtllm_kit.errors import SpecError
 from trtllm_kit.files import disk_errors, link_or_copy, write_text_atomic
 
-LAYOUT = "hf"
+LAYOUT: Layout = "hf"
 MODEL_YAML = "model.yaml"
 
 _DEFAULT_TOKENS_PER_BLOCK = 32
@@ -44,6 +45,11 @@ def versions(plan: BuildPlan) -> dict[str, str]:
     """What the checkpoint is to be served with; nothing in it is tied to the version."""
     release = find(plan.trtllm_version)
     return {"tensorrt_llm": release.trtllm} | ({"triton_image": release.triton_image} if release.triton_image else {})
+
+
+def facts(compiled: Path) -> dict[str, Any]:
+    """Nothing that the plan does not say."""
+    return {}
 
 
 def compile(quantized: Path, plan: BuildPlan, out: Path, talk: Talk) -> None:  # noqa: A001 (the Protocol's name)

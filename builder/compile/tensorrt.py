@@ -12,11 +12,12 @@ from builder.compile.trtllm_errors import explain
 from builder.compile.trtllm_run import run
 from builder.compile.trtllm_tool import find_tool
 from builder.plan import BuildPlan
+from builder.quantize.schemes import Layout
 from profiles.versions import DEFAULT, ENGINE_PATH_ENDS, find
 from trtllm_kit.console import Talk
 from trtllm_kit.errors import SpecError
 
-LAYOUT = "trtllm"
+LAYOUT: Layout = "trtllm"
 
 
 def check(plan: BuildPlan) -> None:
@@ -46,6 +47,11 @@ def versions(plan: BuildPlan) -> dict[str, str]:
         "triton_image": release.triton_image,
     }
     return {name: version for name, version in found.items() if version}
+
+
+def facts(compiled: Path) -> dict[str, Any]:
+    """Nothing that the plan does not say."""
+    return {}
 
 
 def compile(quantized: Path, plan: BuildPlan, out: Path, talk: Talk) -> None:  # noqa: A001 (the Protocol's name)

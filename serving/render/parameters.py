@@ -108,6 +108,12 @@ def _decoding_mode(speculative: str | None, max_beam_width: int) -> str:
 
 
 def _attention_window(plan: BuildPlan) -> str:
-    """A model that was trained with a sliding window keeps it; for the rest upstream's default is max_seq_len."""
-    window = plan.checkpoint.config.sliding_window
-    return str(window) if window is not None and window < plan.build.max_seq_len else ""
+    """One number for each layer where windows slide; upstream repeats the list, so a cycle or one number is enough.
+
+    Empty where no window is shorter than a sequence. On the cpu the window is in the engine itself.
+    """
+    config, whole = plan.checkpoint.config, plan.build.max_seq_len
+    windows = [min(config.window(layer) or whole, whole) for layer in range(config.num_hidden_layers)]
+    if plan.runtime == "cpu" or set(windows) == {whole}:
+        return ""
+    return ",".join(map(str, windows if len(set(windows)) > 1 else windows[:1]))

@@ -6,19 +6,26 @@ OpenVINO names an operation after a counter that runs through the whole process,
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 Node = Any
 """An openvino node or output; openvino's own types are too loose to check against."""
 
-_BY_SAFETENSORS = {"BF16": "bf16", "F16": "f16", "F32": "f32", "I8": "i8", "U8": "u8"}
+_BY_SAFETENSORS = {"BF16": "bf16", "F16": "f16", "F32": "f32", "I8": "i8", "U8": "u8", "F8_E4M3": "f8e4m3"}
+_BY_NUMPY = {"float32": "f32", "int32": "i32"}
 
 
 class Graph:
-    """Makes operations of one model. Keeps the numpy arrays alive that its constants point into."""
+    """Makes operations of one model. Keeps the numpy arrays alive that its constants point into.
 
-    def __init__(self) -> None:
+    Args:
+        scratch: a folder on a disk that what `spill` is given may go to; None keeps it in memory.
+    """
+
+    def __init__(self, scratch: Path | None = None) -> None:
         import openvino
         from openvino import opset13
 
@@ -26,6 +33,7 @@ class Graph:
         self._opset = opset13
         self._scalars: dict[tuple[Any, ...], Node] = {}
         self._keep: list[Any] = []
+        self._scratch = scratch
         self._sinks: list[Node] = []
         self._public_names: list[str] = []
 
@@ -45,8 +53,7 @@ class Graph:
         """A constant over a numpy array's own memory, in the array's dtype."""
         import numpy as np
 
-        value = np.ascontiguousarray(value)
-        return self._constant(self._openvino.Tensor(value, shared_memory=True), value)
+        return self.stored(np.ascontiguousarray(value), _BY_NUMPY[value.dtype.name])
 
     def stored(self, value: Any, dtype: str, shape: Sequence[int] | None = None) -> Node:
         """A constant over the bits in `value`, read as safetensors dtype or openvino type `dtype`.
@@ -56,6 +63,16 @@ class Graph:
         kind = getattr(self._openvino.Type, _BY_SAFETENSORS.get(dtype, dtype))
         sizes = self._openvino.Shape(list(value.shape if shape is None else shape))
         return self._constant(self._openvino.Tensor(value, sizes, kind), value)
+
+    def spill(self, value: Any) -> Any:
+        """`value`, a numpy array, moved to a file that has no name, so that a whole model's do not add up in memory."""
+        import numpy as np
+
+        if self._scratch is None:
+            return value
+        with tempfile.TemporaryFile(dir=self._scratch) as file:
+            value.tofile(file)
+            return np.asarray(np.memmap(file, value.dtype, "r", shape=value.shape))
 
     def parameter(self, name: str, dtype: str, sizes: Sequence[int]) -> Node:
         """A model input; a size of -1 is open."""

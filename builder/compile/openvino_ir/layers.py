@@ -1,18 +1,20 @@
-"""The pieces of a decoder: norm, linear, rotary attention with a cache, gated MLP.
-
-Attention is written in the form (stateful key-value cache, scaled dot product) that OpenVINO's continuous batching
-turns into paged attention.
-"""
+"""What all parts of a decoder are made of: the step that they share, norm, linear."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from builder.compile.openvino_ir.graph import Graph, Node
 from builder.compile.openvino_ir.reader import Tensors
-from builder.compile.openvino_ir.weights import expand, load_linear
+from builder.compile.openvino_ir.weights import Weights, load_linear
+from builder.families import Family, Module
+from builder.families.base import Role
 from builder.model_config import ModelConfig
 from trtllm_kit.errors import SpecError
+
+Wave = tuple[Node, Node]
+"""cos and sin [B, 1, S, rotated features] of every new position."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,16 +23,55 @@ class Step:
 
     graph: Graph
     tensors: Tensors
+    weights: Weights
     config: ModelConfig
-    cos: Node  # [B, 1, S, D]
-    sin: Node  # [B, 1, S, D]
-    mask: Node  # [B, 1, S, tokens so far]; used only where the model runs without paged attention
+    family: Family
+    modules: Sequence[Mapping[int | None, Sequence[Module]]]  # of each layer, by expert; None: what is no expert's
+    waves: Sequence[Wave]  # of each layer
+    masks: Sequence[Node]  # of each layer, [B, 1, S, tokens so far]
     beam_idx: Node  # [B], which sequence's cache each row continues
     batch: Node  # [1], B
 
+    def outputs(self, layer: int, x: Node, *roles: Role, expert: int | None = None) -> list[Node]:
+        """What the linears of these roles make of `x` [B, S, features]; those that are stored fused run once."""
+        found: dict[Role, Node] = {}
+        for module in self.modules[layer][expert]:
+            if any(part.role in roles for part in module.linear.slices):
+                found |= self._slices(module, self.linear(module, x))
+        return [found[role] for role in roles]
 
-def vector(graph: Graph, tensors: Tensors, name: str, size: int, rank: int) -> Node:
-    """A float32 constant [1, ..., size]; SpecError when the stored one has another size."""
+    def _slices(self, module: Module, y: Node) -> dict[Role, Node]:
+        if len(module.linear.slices) == 1:
+            return {module.linear.slices[0].role: y}
+        graph, config = self.graph, self.config
+        return {
+            part.role: graph(
+                "slice",
+                y,
+                graph.ints(part.start(config)),
+                graph.ints(part.start(config) + part.rows(config)),
+                graph.ints(1),
+                graph.ints(2),
+            )
+            for part in module.linear.slices
+        }
+
+    def linear(self, module: Module, x: Node) -> Node:
+        """One linear of the family's table on x [B, S, features]."""
+        row, config = module.linear, self.config
+        return linear(self, module.name, x, row.rows(config), row.columns(config), bias=row.bias(config))
+
+    def norm(self, name: str, x: Node, *, rank: int = 3) -> Node:
+        """The norm whose weight is `name`, over the last axis of x."""
+        return norm(
+            self.graph, self.tensors, name, x, self.config.rms_norm_eps, offset=self.family.norm_offset(name), rank=rank
+        )
+
+
+def vector(graph: Graph, tensors: Tensors, name: str, size: int, rank: int, *, offset: float = 0.0) -> Node:
+    """A float32 constant [1, ..., size], `offset` added; SpecError when the stored one has another size."""
+    import numpy as np
+
     stored = tensors[name]
     if stored.shape != (size,):
         raise SpecError(
@@ -38,25 +79,27 @@ def vector(graph: Graph, tensors: Tensors, name: str, size: int, rank: int) -> N
             expected=f"({size},)",
             fix="check that config.json belongs to these weights",
         )
-    return graph.array(stored.float32().reshape((1,) * (rank - 1) + (size,)))
+    return graph.array((stored.float32() + np.float32(offset)).reshape((1,) * (rank - 1) + (size,)))
 
 
-def norm(graph: Graph, tensors: Tensors, name: str, x: Node, size: int, eps: float, rank: int = 3) -> Node:
+def norm(graph: Graph, tensors: Tensors, name: str, x: Node, eps: float, *, offset: float, rank: int) -> Node:
     """RMS norm over the last axis, in the form that the CPU plugin fuses."""
     import numpy as np
 
+    size = x.get_output_partial_shape(0)[rank - 1].get_length()
     mean = graph("reduce_mean", graph("power", x, graph.scalar(2.0)), graph.ints(-1, dtype="int32"), keep_dims=True)
     shifted = graph("add", mean, graph.array(np.full((1,) * rank, eps, np.float32)))
     scaled = graph("multiply", graph("divide", graph.scalar(1.0), graph("sqrt", shifted)), x)
-    return graph("multiply", scaled, vector(graph, tensors, name, size, rank))
+    return graph("multiply", scaled, vector(graph, tensors, name, size, rank, offset=offset))
 
 
-def linear(graph: Graph, tensors: Tensors, name: str, x: Node, rows: int, columns: int, *, bias: bool) -> Node:
+def linear(step: Step, name: str, x: Node, rows: int, columns: int, *, bias: bool) -> Node:
     """x [B, S, columns] → [B, S, rows]. `bias` says what the family has, so a missing one is noticed."""
+    graph, tensors = step.graph, step.tensors
     stored = load_linear(tensors, name, rows, columns)
     if stored.pre_quant_scale is not None:
         x = graph("multiply", x, vector(graph, tensors, f"{name}.pre_quant_scale", columns, 3))
-    y = graph("matmul", x, expand(graph, stored), False, True)
+    y = graph("matmul", x, step.weights.expand(graph, stored), False, True)
     if bias:
         y = graph("add", y, vector(graph, tensors, f"{name}.bias", rows, 3))
     elif stored.bias is not None:
@@ -66,76 +109,3 @@ def linear(graph: Graph, tensors: Tensors, name: str, x: Node, rows: int, column
             fix="check that config.json belongs to these weights",
         )
     return y
-
-
-def attention(step: Step, name: str, layer: int, x: Node) -> Node:
-    """Self-attention over the cache and the new tokens: [B, S, hidden] → [B, S, hidden]."""
-    graph, config = step.graph, step.config
-    heads, kv_heads, size, hidden = (
-        config.num_attention_heads,
-        config.num_key_value_heads,
-        config.head_size,
-        config.hidden_size,
-    )
-
-    def project(part: str, count: int) -> Node:
-        bias = config.attention_bias
-        y = linear(graph, step.tensors, f"{name}.{part}_proj", x, count * size, hidden, bias=bias)
-        y = graph("reshape", y, graph.ints(0, 0, count, size), special_zero=True)
-        if config.qk_norm and part != "v":
-            y = norm(graph, step.tensors, f"{name}.{part}_norm.weight", y, size, config.rms_norm_eps, rank=4)
-        return graph("transpose", y, graph.ints(0, 2, 1, 3))
-
-    query = _rotate(step, project("q", heads))
-    key = _cached(step, f"past_key_values.{layer}.keypresent.{layer}.key", _rotate(step, project("k", kv_heads)))
-    value = _cached(step, f"past_key_values.{layer}.valuepresent.{layer}.value", project("v", kv_heads))
-    key, value = _repeat(step, key), _repeat(step, value)
-    y = graph("scaled_dot_product_attention", query, key, value, step.mask, causal=False)
-    y = graph("transpose", y, graph.ints(0, 2, 1, 3))
-    y = graph("reshape", y, graph.ints(0, 0, heads * size), special_zero=True)
-    return linear(graph, step.tensors, f"{name}.o_proj", y, hidden, heads * size, bias=config.attention_output_bias)
-
-
-def mlp(step: Step, name: str, x: Node) -> Node:
-    """down(silu(gate(x)) * up(x)): [B, S, hidden] → [B, S, hidden]."""
-    graph, hidden, inner = step.graph, step.config.hidden_size, step.config.intermediate_size
-
-    def project(part: str, y: Node, rows: int, columns: int) -> Node:
-        return linear(graph, step.tensors, f"{name}.{part}_proj", y, rows, columns, bias=step.config.mlp_bias)
-
-    gate = graph("swish", project("gate", x, inner, hidden))
-    return project("down", graph("multiply", gate, project("up", x, inner, hidden)), hidden, inner)
-
-
-def _rotate(step: Step, x: Node) -> Node:
-    """Rotary position embedding of [B, heads, S, D] by halves."""
-    import numpy as np
-
-    graph, half = step.graph, step.config.head_size // 2
-    low = graph("slice", x, graph.ints(0), graph.ints(half), graph.ints(1), graph.ints(3))
-    high = graph("slice", x, graph.ints(half), graph.ints(2 * half), graph.ints(1), graph.ints(3))
-    minus = graph("multiply", high, graph.array(np.full((1, 1, 1, 1), -1, np.float32)))
-    turned = graph("concat", [minus, low], -1)
-    return graph("add", graph("multiply", x, step.cos), graph("multiply", turned, step.sin))
-
-
-def _cached(step: Step, variable: str, new: Node) -> Node:
-    """The stored tokens of `variable` followed by the new ones."""
-    graph, config = step.graph, step.config
-    sizes = graph("concat", [step.batch, graph.ints(config.num_key_value_heads, 0, config.head_size)], 0)
-    empty = graph("broadcast", graph.scalar(0.0), sizes)
-    past = graph.state(variable, empty, (-1, config.num_key_value_heads, -1, config.head_size))
-    past = graph("gather", past, step.beam_idx, graph.scalar(0, "int64"))
-    return graph.store(variable, graph("concat", [past, new], 2))
-
-
-def _repeat(step: Step, x: Node) -> Node:
-    """[B, kv_heads, T, D] → [B, heads, T, D], each key-value head serving its group of query heads."""
-    graph, config = step.graph, step.config
-    group = config.num_attention_heads // config.num_key_value_heads
-    if group == 1:
-        return x
-    sizes = [step.batch, graph.ints(config.num_key_value_heads, group, 1, config.head_size)]
-    wide = graph("unsqueeze", x, graph.ints(2))
-    wide = graph("broadcast", wide, graph("concat", sizes, 0), broadcast_spec="BIDIRECTIONAL")
-    return graph("reshape", wide, graph.ints(0, config.num_attention_heads, -1, config.head_size), special_zero=True)

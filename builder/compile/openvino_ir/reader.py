@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from builder.model_config import ModelConfig
 from trtllm_kit.errors import SpecError
 from trtllm_kit.files import read_json
 
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
+_ROLES = ("weight", "weight_scale", "weight_scale_inv", "weight_scale_2", "pre_quant_scale")
+_FOREIGN = ("awq", "compressed-tensors")
 _NUMPY = {
     "F64": "float64",
     "F32": "float32",
@@ -36,6 +39,7 @@ class RawTensor:
 
     dtype: str  # safetensors' name: "BF16", "I8", ...
     data: Any  # numpy array, read-only view of the file
+    mapped: bool = True  # false: in memory, made from what the file holds
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -48,7 +52,7 @@ class RawTensor:
 
         if self.dtype == "BF16":
             return (self.data.astype(np.uint32) << 16).view(np.float32)
-        return self.data.astype(np.float32)
+        return self.data.astype(np.float32, copy=False)
 
 
 class Tensors:
@@ -74,6 +78,36 @@ class Tensors:
     def find(self, name: str) -> RawTensor | None:
         """The tensor, or None where the checkpoint has none of that name."""
         return self._tensors.get(name)
+
+    def parts(self, module: str) -> dict[str, RawTensor]:
+        """What stands for the weight of a linear, by the last part of the names."""
+        return {role: self._tensors[name] for role in _ROLES if (name := f"{module}.{role}") in self._tensors}
+
+
+class ForeignTensors(Tensors):
+    """A checkpoint of AutoAWQ or compressed-tensors: what they pack is read in the kit's own formats."""
+
+    def __init__(self, folder: Path) -> None:
+        from builder.quantize.reader import open_checkpoint
+
+        super().__init__(folder)
+        self._reader = open_checkpoint(folder)
+
+    def parts(self, module: str) -> dict[str, RawTensor]:
+        stored = super().parts(module)
+        if "weight" in stored:
+            return stored
+        return {role: _as_stored(raw.dtype, raw.array) for role, raw in self._reader.parts(module).items()}
+
+
+def open_tensors(folder: Path, config: ModelConfig) -> Tensors:
+    """The tensors of the checkpoint in `folder`."""
+    method = (config.raw.get("quantization_config") or {}).get("quant_method")
+    return ForeignTensors(folder) if method in _FOREIGN else Tensors(folder)
+
+
+def _as_stored(dtype: str, bits: Any) -> RawTensor:
+    return RawTensor(dtype=dtype, data=bits.view(_NUMPY[dtype]), mapped=False)
 
 
 def _shards(folder: Path) -> list[Path]:

@@ -1,7 +1,8 @@
 """Rotary frequencies per scaling rule, by the formulas that transformers uses, in its float32 arithmetic.
 
-A rule is in the table only where the result depends on the config alone. `dynamic` and `longrope` depend on the length
-of the sequence, which a fixed graph does not know, so they are refused.
+A rule is in the table only where the result depends on the config alone. `dynamic` depends on the length of the
+sequence, which a fixed graph does not know, so it is refused; `longrope` has two sets of factors, and is exact for
+sequences that are short enough for the first.
 """
 
 from __future__ import annotations
@@ -10,59 +11,68 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from builder.model_config import ModelConfig
+from builder.model_config import ModelConfig, Rope
 from trtllm_kit.errors import SpecError
 
 Frequencies = tuple[Any, float]
 """(inverse frequencies: float32 numpy [head_size/2], factor on cos and sin)"""
 
 
-def frequencies(config: ModelConfig) -> Frequencies:
+def frequencies(rope: Rope, config: ModelConfig) -> Frequencies:
     """Inverse frequencies and attention factor; SpecError for a rule that cannot be kept exactly."""
-    kind = config.rope.kind
-    rule = RULES.get(kind)
-    share = float(config.rope.scaling.get("partial_rotary_factor", config.raw.get("partial_rotary_factor") or 1.0))
-    if rule is None or share != 1.0:
-        what = f"rope_type '{kind}'" if rule is None else f"partial_rotary_factor {share}"
+    rule = RULES.get(rope.kind)
+    if rule is None:
         raise SpecError(
-            f"the cpu runtime has no exact form of {what}",
-            expected=f"rope_type one of {', '.join(RULES)}, over the whole head",
+            f"the cpu runtime has no exact form of rope_type '{rope.kind}'",
+            expected=f"rope_type one of {', '.join(RULES)}",
             fix="build this model for the tensorrt or pytorch runtime",
         )
     try:
-        return rule(config, config.rope.scaling)
+        return rule(config, rope)
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise SpecError(
-            f"config.json: the rope scaling '{kind}' is incomplete or impossible: {error!r}",
+            f"config.json: the rope scaling '{rope.kind}' is incomplete or impossible: {error!r}",
             expected="the keys that transformers documents for this rope_type",
             fix="check that config.json belongs to these weights",
         ) from None
 
 
-def _plain(config: ModelConfig) -> Any:
+def exact_length(rope: Rope) -> float:
+    """Tokens up to which the frequencies are right for every sequence; infinite but for `longrope`."""
+    return float(rope.scaling["original_max_position_embeddings"]) if rope.kind == "longrope" else math.inf
+
+
+def rotated(rope: Rope, config: ModelConfig) -> int:
+    """Features of a head that are rotated, the first ones."""
+    return int(config.head_size * rope.share)
+
+
+def _plain(config: ModelConfig, rope: Rope) -> Any:
     import numpy as np
 
-    exponents = np.arange(0, config.head_size, 2, dtype=np.float32) / np.float32(config.head_size)
-    return np.float32(1.0) / np.power(np.float32(config.rope.theta), exponents)
+    size = rotated(rope, config)
+    exponents = np.arange(0, size, 2, dtype=np.float32) / np.float32(size)
+    return np.float32(1.0) / np.power(np.float32(rope.theta), exponents)
 
 
-def _default(config: ModelConfig, scaling: Mapping[str, Any]) -> Frequencies:
-    return _plain(config), 1.0
+def _default(config: ModelConfig, rope: Rope) -> Frequencies:
+    return _plain(config, rope), 1.0
 
 
-def _linear(config: ModelConfig, scaling: Mapping[str, Any]) -> Frequencies:
+def _linear(config: ModelConfig, rope: Rope) -> Frequencies:
     import numpy as np
 
-    return _plain(config) / np.float32(scaling["factor"]), 1.0
+    return _plain(config, rope) / np.float32(rope.scaling["factor"]), 1.0
 
 
-def _llama3(config: ModelConfig, scaling: Mapping[str, Any]) -> Frequencies:
+def _llama3(config: ModelConfig, rope: Rope) -> Frequencies:
     """Long waves are slowed by `factor`, short ones kept, those between are blended."""
     import numpy as np
 
+    scaling = rope.scaling
     low, high = float(scaling["low_freq_factor"]), float(scaling["high_freq_factor"])
     factor, length = float(scaling["factor"]), float(_original_length(config, scaling))
-    plain = _plain(config)
+    plain = _plain(config, rope)
     wave = np.float32(2 * math.pi) / plain
     slowed = np.where(wave > length / low, plain / np.float32(factor), plain)
     blend = (np.float32(length) / wave - np.float32(low)) / np.float32(high - low)
@@ -71,15 +81,16 @@ def _llama3(config: ModelConfig, scaling: Mapping[str, Any]) -> Frequencies:
     return np.where(between, blended, slowed).astype(np.float32), 1.0
 
 
-def _yarn(config: ModelConfig, scaling: Mapping[str, Any]) -> Frequencies:
+def _yarn(config: ModelConfig, rope: Rope) -> Frequencies:
     """Interpolated frequencies for long waves, extrapolated ones for short, a ramp between; cos and sin are scaled."""
     import numpy as np
 
-    length, size = _original_length(config, scaling), config.head_size
+    scaling, size = rope.scaling, rotated(rope, config)
+    length = _original_length(config, scaling)
     factor = float(scaling["factor"] or config.max_position_embeddings / length)
 
     def dimension(rotations: float) -> float:
-        return size * math.log(length / (rotations * 2 * math.pi)) / (2 * math.log(config.rope.theta))
+        return size * math.log(length / (rotations * 2 * math.pi)) / (2 * math.log(rope.theta))
 
     low, high = dimension(scaling.get("beta_fast") or 32), dimension(scaling.get("beta_slow") or 1)
     if scaling.get("truncate", True):
@@ -87,11 +98,24 @@ def _yarn(config: ModelConfig, scaling: Mapping[str, Any]) -> Frequencies:
     low, high = max(low, 0), min(high, size - 1)
     width = high - low if high != low else 0.001
     ramp = np.clip((np.arange(size // 2, dtype=np.float32) - np.float32(low)) / np.float32(width), 0, 1)
-    positions = np.float32(1.0) / _plain(config)
+    positions = np.float32(1.0) / _plain(config, rope)
     extrapolated = np.float32(1.0) / positions
     interpolated = np.float32(1.0) / (np.float32(factor) * positions)
     keep = 1 - ramp
     return (interpolated * (1 - keep) + extrapolated * keep).astype(np.float32), _yarn_attention(scaling, factor)
+
+
+def _longrope(config: ModelConfig, rope: Rope) -> Frequencies:
+    """Each wave has a factor of its own. These are the factors of short sequences; see `exact_length`."""
+    import numpy as np
+
+    scaling = rope.scaling
+    length = float(scaling["original_max_position_embeddings"])
+    factor = float(scaling.get("factor") or config.max_position_embeddings / length)
+    attention = scaling.get("attention_factor")
+    if attention is None:
+        attention = 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(length))
+    return _plain(config, rope) / np.asarray(scaling["short_factor"], np.float32), float(attention)
 
 
 def _yarn_attention(scaling: Mapping[str, Any], factor: float) -> float:
@@ -109,9 +133,10 @@ def _original_length(config: ModelConfig, scaling: Mapping[str, Any]) -> float:
     return float(scaling.get("original_max_position_embeddings") or config.max_position_embeddings)
 
 
-RULES: Mapping[str, Callable[[ModelConfig, Mapping[str, Any]], Frequencies]] = {
+RULES: Mapping[str, Callable[[ModelConfig, Rope], Frequencies]] = {
     "default": _default,
     "linear": _linear,
     "llama3": _llama3,
     "yarn": _yarn,
+    "longrope": _longrope,
 }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ class CpuEngineSettings:
     eos_token_ids: tuple[int, ...]
     pad_token_id: int | None
     openvino_version: str
+    weights: Mapping[str, str] = field(default_factory=dict)  # what OpenVINO does with each kind: {"int8": "native"}
 
     @property
     def kv_capacity_tokens(self) -> int:
@@ -44,7 +46,7 @@ class CpuEngineSettings:
     def read(cls, folder: Path) -> CpuEngineSettings:
         """Settings of the engine in `folder`; SpecError or IncompatibleError when it is no cpu engine."""
         values = read_json(folder / SETTINGS_NAME, "the cpu engine's settings")
-        names = {field.name for field in fields(cls)}
+        names = {row.name for row in fields(cls)}
         if not isinstance(values, dict) or set(values) != names:
             raise IncompatibleError(
                 f"{folder / SETTINGS_NAME} does not describe a cpu engine that this version can open",

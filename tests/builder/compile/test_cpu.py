@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 
 from builder.compile import cpu
 from builder.compile.openvino_ir.settings import CpuEngineSettings
+from builder.compile.openvino_ir.weights import EXPANDED
 from builder.plan import BuildPlan
 from trtllm_kit.console import Silent
 from trtllm_kit.errors import BuildStepError, HostError, SpecError
@@ -99,16 +100,17 @@ def compile_into(out: Path, checkpoint: Path, plan: BuildPlan) -> dict[str, str]
 def test_writes_an_engine_and_the_same_one_again(
     checkpoint: Path, make_plan: Callable[..., BuildPlan], tmp_path: Path
 ) -> None:
-    plan = make_plan()
+    plan = make_plan(build__max_seq_len=200)  # beyond the model's sliding window
     cpu.check(plan)
     first = compile_into(tmp_path / "a", checkpoint, plan)
     assert set(first) == {"openvino_model.xml", "openvino_model.bin", "config.json", "engine.json"}
     assert compile_into(tmp_path / "b", checkpoint, plan) == first
     settings = CpuEngineSettings.read(tmp_path / "a")
-    assert (settings.max_batch_size, settings.max_num_tokens, settings.max_seq_len) == (4, 512, 128)
+    assert (settings.max_batch_size, settings.max_num_tokens, settings.max_seq_len) == (4, 512, 200)
     assert (settings.num_kv_blocks, settings.kv_capacity_tokens) == (17, 512)
     assert (settings.kv_cache_precision, settings.dynamic_quantization_group_size) == ("f32", 0)
     assert (settings.eos_token_ids, settings.pad_token_id, settings.vocab_size) == ((2, 3), 0, 64)
+    assert settings.weights == {"float": EXPANDED}
     assert json.loads((tmp_path / "a" / "config.json").read_text()) == CONFIG
 
 
@@ -142,7 +144,6 @@ def assert_refused(plan: BuildPlan, says: str) -> None:
         ({"build__gather_context_logits": True}, "logits"),
         ({"build__lora_plugin": "auto"}, "LoRA"),
         ({"kv_cache__max_tokens": 127}, "127 tokens"),
-        ({"build__max_seq_len": 129}, "sliding window of 128"),
     ],
 )
 def test_refuses_a_plan_before_any_work(
@@ -163,6 +164,17 @@ def test_refuses_a_plan_that_no_spec_gives(
     change: Callable[[BuildPlan], BuildPlan], says: str, make_plan: Callable[..., BuildPlan]
 ) -> None:
     assert_refused(change(make_plan()), says)
+
+
+def test_longrope_is_exact_up_to_the_length_of_its_first_factors(plan_for: Callable[..., BuildPlan]) -> None:
+    factors = [1.0] * 8
+    scaling = {"rope_type": "longrope", "short_factor": factors, "long_factor": factors}
+    scaling["original_max_position_embeddings"] = 64
+    phi3 = {**CONFIG, "architectures": ["Phi3ForCausalLM"], "model_type": "phi3", "rope_scaling": scaling}
+    cpu.check(plan_for(phi3, **{**SPEC, "build__max_seq_len": 64, "build__max_input_len": 32}))
+    assert_refused(
+        plan_for(phi3, **{**SPEC, "build__max_seq_len": 65, "build__max_input_len": 32}), "beyond the 64 tokens"
+    )
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
 
 from builder.compile.openvino_ir.model import write_ir
 from builder.families import config_of
@@ -19,6 +20,9 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 openvino = pytest.importorskip("openvino")
 torch.set_num_threads(1)
+
+EXACT = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32", "INFERENCE_NUM_THREADS": "1"}
+Logits = Callable[[Path, np.ndarray, Path], np.ndarray]
 
 SMALL = {
     "vocab_size": 160,
@@ -39,6 +43,29 @@ def rope(kind: str, **keys: Any) -> dict[str, Any]:
     return {"rope_parameters": {"rope_type": kind, "rope_theta": 10000.0, **keys}}
 
 
+def gemma_rope(kind: str, **keys: Any) -> dict[str, Any]:
+    return {
+        "rope_parameters": {
+            "full_attention": {"rope_type": kind, "rope_theta": 1e6, **keys},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+        }
+    }
+
+
+LONGROPE = {
+    "short_factor": [1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 9.0],
+    "long_factor": [2.0] * 8,
+    "original_max_position_embeddings": 128,
+}
+EXPERTS = {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "head_dim": 32}
+GEMMA = {
+    "head_dim": 32,
+    "num_hidden_layers": 3,
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    "sliding_window": 24,
+    "query_pre_attn_scalar": 50,
+    "tie_word_embeddings": True,
+}
 MODELS = {
     "llama": ("Llama", {}),
     "llama-tied-mha": ("Llama", {"tie_word_embeddings": True, "num_key_value_heads": 4}),
@@ -47,17 +74,28 @@ MODELS = {
     "llama-linear": ("Llama", rope("linear", factor=2.0)),
     "llama-yarn": ("Llama", rope("yarn", **YARN)),
     "llama-wide-heads": ("Llama", {"head_dim": 32}),
-    "mistral": ("Mistral", {"sliding_window": 128}),
+    "mistral": ("Mistral", {"sliding_window": 24}),
     "qwen2": ("Qwen2", {"use_sliding_window": False}),
     "qwen2-yarn": ("Qwen2", rope("yarn", **YARN)),
     "qwen3": ("Qwen3", {"head_dim": 32}),
     "qwen3-tied": ("Qwen3", {"tie_word_embeddings": True, "head_dim": 16}),
+    "mixtral": ("Mixtral", {"num_local_experts": 4, "num_experts_per_tok": 2}),
+    "qwen3-moe": ("Qwen3Moe", {**EXPERTS, "norm_topk_prob": True}),
+    "qwen3-moe-unnormalised": ("Qwen3Moe", EXPERTS),
+    "gemma2": ("Gemma2", {**GEMMA, "attn_logit_softcapping": None, "final_logit_softcapping": 5.0}),
+    "gemma3": ("Gemma3", GEMMA),
+    "gemma3-linear": ("Gemma3", GEMMA | gemma_rope("linear", factor=8.0)),
+    "gemma3-untied": ("Gemma3", {**GEMMA, "tie_word_embeddings": False, "initializer_range": 0.4}),
+    "phi3": ("Phi3", {"pad_token_id": 0}),
+    "phi3-partial": ("Phi3", {"pad_token_id": 0, **rope("default", partial_rotary_factor=0.75)}),
+    "phi3-longrope": ("Phi3", {"pad_token_id": 0, **rope("longrope", **LONGROPE)}),
 }
 
 
 def make(folder: Path, family: str, changes: dict[str, Any], dtype: str = "bfloat16") -> Path:
     torch.manual_seed(7)
-    config = getattr(transformers, f"{family}Config")(**{**SMALL, **changes})
+    config_class = getattr(transformers, "Gemma3TextConfig" if family == "Gemma3" else f"{family}Config")
+    config = config_class(**{**SMALL, **changes})
     model = getattr(transformers, f"{family}ForCausalLM")(config)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -73,18 +111,6 @@ def reference(folder: Path, ids: np.ndarray) -> np.ndarray:
         return model(torch.tensor(ids)).logits.numpy()
 
 
-def ir_logits(folder: Path, ids: np.ndarray, out: Path) -> np.ndarray:
-    out.mkdir(exist_ok=True)
-    write_ir(folder, config_of(json.loads((folder / "config.json").read_text())), out)
-    properties = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32", "INFERENCE_NUM_THREADS": "1"}
-    properties["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = "0"
-    compiled = openvino.Core().compile_model(out / "openvino_model.xml", "CPU", properties)
-    positions = np.broadcast_to(np.arange(ids.shape[1]), ids.shape)
-    feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "position_ids": positions}
-    feeds["beam_idx"] = np.arange(len(ids), dtype=np.int32)
-    return np.array(compiled.create_infer_request().infer(feeds)["logits"])
-
-
 def prompts(batch: int = 3, tokens: int = 90) -> np.ndarray:
     return np.random.default_rng(1).integers(0, SMALL["vocab_size"], (batch, tokens))
 
@@ -95,18 +121,39 @@ def assert_same(actual: np.ndarray, expected: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_logits_equal_transformers(name: str, tmp_path: Path) -> None:
+def test_logits_equal_transformers(name: str, ir_logits: Logits, tmp_path: Path) -> None:
     folder = make(tmp_path / "model", *MODELS[name])
     assert_same(ir_logits(folder, prompts(), tmp_path / "ir"), reference(folder, prompts()))
 
 
+@pytest.mark.parametrize("name", ["mistral", "qwen3-moe", "gemma2", "gemma3-untied", "phi3-partial"])
+def test_paged_attention_generates_what_transformers_generates(name: str, tmp_path: Path) -> None:
+    """OpenVINO rewrites the attention of the IR; windows, scales and rotations of every form must survive that."""
+    genai = pytest.importorskip("openvino_genai")
+    family, changes = MODELS[name]
+    folder, ids, new = make(tmp_path / "model", family, {**changes, "eos_token_id": 1}), prompts(2, 40), 24
+    write_ir(folder, config_of(json.loads((folder / "config.json").read_text())), tmp_path)
+    shutil.copy(folder / "config.json", tmp_path)
+    scheduler, settings = genai.SchedulerConfig(), genai.GenerationConfig()
+    scheduler.num_kv_blocks, settings.max_new_tokens, settings.ignore_eos = 16, new, True
+    pipeline = genai.ContinuousBatchingPipeline(tmp_path, scheduler, "CPU", EXACT)
+    handles = [pipeline.add_request(number, openvino.Tensor(ids[number][None]), settings) for number in range(2)]
+    while pipeline.has_non_finished_requests():
+        pipeline.step()
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    whole = model.generate(torch.tensor(ids), max_new_tokens=new, do_sample=False, eos_token_id=None, pad_token_id=0)
+    expected = whole[:, ids.shape[1] :].tolist()
+    assert [list(handle.read_all()[0].generated_ids) for handle in handles] == expected
+
+
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_logits_equal_transformers_in_other_types(dtype: str, tmp_path: Path) -> None:
+def test_logits_equal_transformers_in_other_types(dtype: str, ir_logits: Logits, tmp_path: Path) -> None:
     folder = make(tmp_path / "model", "Llama", {}, dtype)
     assert_same(ir_logits(folder, prompts(), tmp_path / "ir"), reference(folder, prompts()))
 
 
-def test_shards_read_as_one_file(tmp_path: Path) -> None:
+def test_shards_read_as_one_file(ir_logits: Logits, tmp_path: Path) -> None:
     whole = make(tmp_path / "whole", "Llama", {})
     model = transformers.AutoModelForCausalLM.from_pretrained(whole, dtype=torch.bfloat16)
     model.save_pretrained(tmp_path / "shards", max_shard_size="50KB")
@@ -115,63 +162,6 @@ def test_shards_read_as_one_file(tmp_path: Path) -> None:
         ir_logits(folder, prompts(), tmp_path / f"{folder.name}-ir") for folder in (whole, tmp_path / "shards")
     ]
     assert (write_all[0] == write_all[1]).all()
-
-
-def quantized(folder: Path, out: Path, pack: Any) -> tuple[Path, Path]:
-    """`folder` with its linear layers through `pack` (weight → stored tensors, dequantized), and the float twin."""
-    tensors = load_file(folder / "model.safetensors")
-    stored, twin = {}, {}
-    for name, tensor in tensors.items():
-        if tensor.ndim == 2 and "_proj" in name:
-            extra, twin[name] = pack(tensor)
-            stored |= {name.removesuffix("weight") + suffix: value for suffix, value in extra.items()}
-        else:
-            stored[name] = twin[name] = tensor
-    for target, content in ((out / "stored", stored), (out / "twin", twin)):
-        target.mkdir(parents=True)
-        save_file({name: np.ascontiguousarray(value) for name, value in content.items()}, target / "model.safetensors")
-        (target / "config.json").write_text((folder / "config.json").read_text())
-    return out / "stored", out / "twin"
-
-
-def int8(weight: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    scale = (np.abs(weight).max(1) / 127).astype(np.float32)
-    q = np.clip(np.rint(weight / scale[:, None]), -127, 127).astype(np.int8)
-    return {"weight": q, "weight_scale": scale}, q * scale[:, None]
-
-
-def int4(weight: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Groups of 32 inputs; two output rows in a byte, the even one low; an input scale on top."""
-    rows, columns = weight.shape
-    groups = weight.reshape(rows, -1, 32)
-    scale = (np.abs(groups).max(2) / 7).astype(np.float32)
-    q = np.clip(np.rint(groups / scale[..., None]), -8, 7).astype(np.int8).reshape(rows, columns)
-    nibbles = q.view(np.uint8) & 15
-    before = np.linspace(0.5, 1.5, columns, dtype=np.float32)
-    dequantized = (q.reshape(groups.shape) * scale[..., None]).reshape(rows, columns) * before
-    packed = nibbles[0::2] | (nibbles[1::2] << 4)
-    return {"weight": packed, "weight_scale": scale, "pre_quant_scale": before}, dequantized
-
-
-@pytest.mark.parametrize("pack", [int8, int4])
-def test_quantized_weights_equal_their_dequantized_twin_and_stay_compressed(pack: Any, tmp_path: Path) -> None:
-    folder = make(tmp_path / "model", "Llama", {}, "float32")
-    stored, twin = quantized(folder, tmp_path, pack)
-    assert_same(ir_logits(stored, prompts(), tmp_path / "ir"), reference(twin, prompts()))
-    text = (tmp_path / "ir" / "openvino_model.xml").read_text()
-    assert f'element_type="{"i8" if pack is int8 else "i4"}"' in text
-    float_bytes = (folder / "model.safetensors").stat().st_size
-    assert (tmp_path / "ir" / "openvino_model.bin").stat().st_size < 0.7 * float_bytes
-
-
-def test_the_plugin_keeps_int8_compressed(tmp_path: Path) -> None:
-    stored, _ = quantized(make(tmp_path / "model", "Llama", {}, "float32"), tmp_path, int8)
-    write_ir(stored, config_of(json.loads((stored / "config.json").read_text())), tmp_path)
-    options = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
-    runtime = openvino.Core().compile_model(tmp_path / "openvino_model.xml", "CPU", options).get_runtime_model()
-    products = [node for node in runtime.get_ops() if node.get_rt_info()["layerType"].value == "FullyConnected"]
-    weights = [node.input_value(1).get_element_type().get_type_name() for node in products]
-    assert weights.count("i8") >= 2 * 7 - 2 * 4  # q, k, v and gate, up may be fused into one
 
 
 def test_same_input_same_bytes(tmp_path: Path) -> None:
@@ -217,6 +207,12 @@ def test_refuses_a_damaged_file(damage: str, tmp_path: Path) -> None:
     with pytest.raises(SpecError):
         write_ir(folder, config, tmp_path)
     assert not (tmp_path / "openvino_model.xml").exists()
+
+
+def test_refuses_the_soft_cap_that_paged_attention_lacks(tmp_path: Path) -> None:
+    folder = make(tmp_path / "model", "Gemma2", {**GEMMA, "attn_logit_softcapping": 50.0})
+    with pytest.raises(SpecError, match="attn_logit_softcapping 50"):
+        write_ir(folder, config_of(json.loads((folder / "config.json").read_text())), tmp_path)
 
 
 def test_refuses_a_bias_that_the_family_does_not_use(tmp_path: Path) -> None:
