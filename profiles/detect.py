@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from profiles.skus import Sku, skus
+from profiles.skus import Sku, skus, slice_id, slices
 
 _MIG_NAME = re.compile(r"\s+MIG\s+(?P<profile>\S+)$")
 
@@ -66,6 +66,12 @@ class DetectedGpu:
         """The product name that the driver reports."""
         return self.reading.name
 
+    @property
+    def slices(self) -> tuple[Sku | None, ...]:
+        """The SKUs of its MIG slices, in the reading's order; None for a profile that the table does not have."""
+        whole = self.sku.id if self.sku else ""
+        return tuple(slices().get(slice_id(whole, part.profile)) for part in self.reading.mig_slices)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Detection:
@@ -78,7 +84,7 @@ class Detection:
 
     @property
     def skus(self) -> tuple[str, ...]:
-        """Ids of the SKUs found, each once."""
+        """Ids of the whole GPUs' SKUs found, each once."""
         return tuple(dict.fromkeys(gpu.sku.id for gpu in self.gpus if gpu.sku))
 
 

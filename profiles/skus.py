@@ -1,11 +1,12 @@
-"""GPU SKUs as data: what each accelerator is, with the source of every figure."""
+"""GPU SKUs as data: what each accelerator is, with the source of every figure; MIG slices are derived from them."""
 
 from __future__ import annotations
 
 import difflib
 import functools
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 from profiles.tables import number, rows
@@ -13,6 +14,7 @@ from trtllm_kit.errors import SpecError
 
 MIB = 1 << 20
 _GB = 10**9
+_MIG_SUFFIX = re.compile(r"[:_-](?P<compute>[1-9]g)[._](?P<memory>[1-9][0-9]*gb)(?:\+me)?")
 _RATES = {"bf16": "bf16_tflops", "fp8": "fp8_tflops", "int8": "int8_tops", "fp4": "fp4_tflops"}
 
 
@@ -49,6 +51,9 @@ class Sku:
     source: str = ""
     date: str = ""  # when the source was read, YYYY-MM-DD
     note: str = ""
+    mig_profile: str = ""  # "3g.40gb" for a slice; a slice has no NVLink and no peer access, so TP and PP stay 1
+    whole_id: str = ""  # for a slice: the SKU that it is cut from
+    whole_share: Fraction = Fraction(1)  # of the whole GPU's price: one of so many equal slices
 
     @property
     def memory_bytes(self) -> int | None:
@@ -69,11 +74,28 @@ def skus() -> Mapping[str, Sku]:
     return {row["id"]: _sku(row) for row in rows("skus")}
 
 
+@functools.cache
+def slices() -> Mapping[str, Sku]:
+    """Every MIG slice of every SKU, by id."""
+    cut = [_slice(sku, profile) for sku in skus().values() for profile in sku.mig_profiles]
+    return {part.id: part for part in cut}
+
+
+def slice_id(whole_id: str, profile: str) -> str:
+    """The id of a MIG slice, in the alphabet of all ids: `h100_sxm` and `3g.40gb` make `h100_sxm_3g_40gb`."""
+    return f"{whole_id}_{profile.removesuffix('+me').replace('.', '_')}"
+
+
 def find(sku_id: str) -> Sku:
-    """The SKU of that id; SpecError names the nearest ids."""
+    """The SKU of that id; SpecError names the nearest ids.
+
+    A MIG slice is `<sku>_<profile>`; NVIDIA's own spelling of the profile is understood too: `h100_sxm:3g.40gb`.
+    """
     known = skus()
     if sku_id in known:
         return known[sku_id]
+    if (cut := _MIG_SUFFIX.search(sku_id)) and cut.end() == len(sku_id):
+        return _find_slice(find(sku_id[: cut.start()]), f"{cut['compute']}.{cut['memory']}")
     raise SpecError(
         f"unknown SKU '{sku_id}'",
         expected="one of " + ", ".join(known),
@@ -111,6 +133,46 @@ def _sku(row: Mapping[str, str]) -> Sku:
         date=row["date"],
         note=row["note"],
     )
+
+
+def _find_slice(whole: Sku, profile: str) -> Sku:
+    part = slices().get(slice_id(whole.id, profile))
+    if part is not None:
+        return part
+    names = [row.name for row in whole.mig_profiles]
+    near = difflib.get_close_matches(profile, names, n=1, cutoff=0.0)
+    raise SpecError(
+        f"{whole.id} has no MIG profile '{profile}'",
+        expected="one of " + ", ".join(names) if names else f"a whole {whole.name}, which MIG does not cut",
+        fix=f"did you mean {slice_id(whole.id, near[0])}?" if near else f"use {whole.id}",
+    )
+
+
+def _slice(whole: Sku, profile: MigProfile) -> Sku:
+    """One instance of a profile: its part of the memory, of its bandwidth and of the compute units."""
+    memory_gb = float(profile.name.partition(".")[2].removesuffix("gb"))
+    return replace(
+        whole,
+        id=slice_id(whole.id, profile.name),
+        name=f"{whole.name} MIG {profile.name}",
+        memory_gb=memory_gb,
+        nvml_memory_mib=None,
+        bandwidth_gbs=_part(whole.bandwidth_gbs, profile.memory_share),
+        dense_tflops={kind: _part(rate, profile.compute_share) for kind, rate in whole.dense_tflops.items()},
+        nvlink_gbs=0,
+        mig_profiles=(),
+        nvml_names=tuple(f"{name} MIG {profile.name}" for name in whole.nvml_names),
+        pci_device_ids=(),
+        k8s_label=f"{whole.k8s_label}-MIG-{profile.name}",
+        note=f"{profile.memory_share} of the memory, {profile.compute_share} of the compute of {whole.id}",
+        mig_profile=profile.name,
+        whole_id=whole.id,
+        whole_share=Fraction(1, profile.max_instances),
+    )
+
+
+def _part(figure: float | None, share: Fraction) -> float | None:
+    return None if figure is None else float(figure * share)
 
 
 def _mig(cell: str) -> MigProfile:

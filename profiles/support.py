@@ -44,6 +44,7 @@ _NEXT_BEST: Mapping[str, tuple[str, ...]] = {
     "int4_awq": ("int4_wo", "nvfp4", "w4a8_awq", "fp8", "bf16"),
     "w4a8_awq": ("int4_awq", "nvfp4", "fp8", "bf16"),
     "nvfp4": ("w4a8_awq", "int4_awq", "fp8", "bf16"),
+    "mixed": ("fp8", "int8_wo", "bf16"),
 }
 """What comes closest to a precision in size and speed, best first."""
 

@@ -48,6 +48,14 @@ def test_a_mig_slice_keeps_its_gpu() -> None:
     found = identify(reading("NVIDIA H100 80GB HBM3 MIG 1g.10gb", "FFFF", mig_enabled=True, mig_slices=(part,)))
     assert found.skus == ("h100_sxm",)
     assert found.gpus[0].reading.mig_slices == (part,)
+    assert [cut.id for cut in found.gpus[0].slices if cut] == ["h100_sxm_1g_10gb"]
+
+
+@pytest.mark.parametrize(("profile", "sku"), [("1g.10gb+me", "h100_sxm_1g_10gb"), ("9g.99gb", None), ("unknown", None)])
+def test_a_slice_is_known_by_its_profile(profile: str, sku: str | None) -> None:
+    part = MigSlice(profile=profile, memory_bytes=9984 << 20, uuid="MIG-1")
+    (gpu,) = identify(reading("NVIDIA H100 80GB HBM3", "2330", mig_enabled=True, mig_slices=(part,))).gpus
+    assert [cut and cut.id for cut in gpu.slices] == [sku]
 
 
 def test_several_gpus_are_kept_apart() -> None:

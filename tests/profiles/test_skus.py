@@ -87,3 +87,55 @@ def test_a_wrong_id_is_answered_with_the_nearest(typed: str, meant: str) -> None
 def test_an_empty_id_is_refused() -> None:
     with pytest.raises(SpecError):
         skus.find("")
+
+
+# Memory that the driver reports for an instance, MiB (NVIDIA MIG user guide, `nvidia-smi mig -lgip`).
+REPORTED = {
+    "a100_sxm_40gb:1g.5gb": 4864,
+    "a100_sxm_40gb:3g.20gb": 19968,
+    "a100_sxm_80gb:1g.10gb": 9728,
+    "h100_sxm:1g.10gb": 9984,
+    "h100_sxm:3g.40gb": 40448,
+}
+
+
+@pytest.mark.parametrize(("sku_id", "mib"), REPORTED.items())
+def test_a_slice_claims_no_more_memory_than_the_driver_gives(sku_id: str, mib: int) -> None:
+    part = skus.find(sku_id)
+    assert part.memory_bytes is not None
+    assert 0.93 * mib * skus.MIB <= part.memory_bytes <= mib * skus.MIB
+
+
+def test_a_slice_has_its_part_of_everything() -> None:
+    part = skus.find("h100_sxm:3g.40gb")
+    assert part == skus.find("h100_sxm_3g_40gb") == skus.find("h100_sxm-3g.40gb")
+    assert part.id == skus.slice_id("h100_sxm", "3g.40gb") == skus.slice_id("h100_sxm", "3g.40gb+me")
+    assert (part.bandwidth_gbs, part.nvlink_gbs, part.whole_id, part.whole_share) == (
+        1675,
+        0,
+        "h100_sxm",
+        Fraction(1, 2),
+    )
+    assert part.dense_tflops["bf16"] == pytest.approx(989 * 3 / 7)
+    assert part.dense_tflops["fp4"] == 0
+    assert BuildIdentifier.parse(f"m-fp8-{part.id}-tp1pp1-tensorrt").sku == part.id
+
+
+@pytest.mark.parametrize("part", skus.slices().values(), ids=lambda part: part.id)
+def test_every_slice_is_found_by_its_id_and_smaller_than_the_whole(part: skus.Sku) -> None:
+    whole = skus.find(part.whole_id)
+    assert skus.find(part.id) is part
+    assert skus.find(f"{whole.id}:{part.mig_profile}") is part
+    assert part.memory_bytes is not None
+    assert whole.memory_bytes is not None
+    assert part.memory_bytes <= whole.memory_bytes
+    assert part.k8s_label == f"{whole.k8s_label}-MIG-{part.mig_profile}"
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("h100_sxm:3g.41gb", "h100_sxm_3g_40gb"), ("l4:1g.5gb", "l4"), ("h10:3g.40gb", "h100_sxm")]
+)
+def test_a_wrong_slice_is_answered_with_the_nearest(typed: str, meant: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        skus.find(typed)
+    assert meant in caught.value.fix
