@@ -13,7 +13,7 @@ GRPC_OFFSET = 1  # Triton's default ports are 8000 and 8001
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """Where a deployment answers. `transport` is a row of serving.client.transports.TRANSPORTS."""
+    """Where a deployment answers. `transport` is a row of serving.client.links.LINKS."""
 
     http: str  # "127.0.0.1:8000"
     grpc: str  # "127.0.0.1:8001"
@@ -52,6 +52,7 @@ class Request:
     """One completion. Fields that are None are not sent, so the server's own defaults apply."""
 
     prompt: str = ""
+    messages: tuple[tuple[str, str], ...] = ()  # (role, content) in place of the prompt, for chat
     input_ids: tuple[int, ...] | None = None  # for the model below the tokenizer
     max_tokens: int = 16
     stream: bool = True
@@ -76,6 +77,7 @@ class Delta:
     ids: tuple[int, ...] = ()
     input_tokens: int | None = None
     final: bool = False
+    total: int | None = None  # the server's count of the whole answer, where it comes only at the end
 
 
 @dataclass(kw_only=True)
@@ -88,7 +90,8 @@ class Completion:
     arrivals: list[tuple[float, int]] = field(default_factory=list)  # (perf_counter, tokens) of token-bearing responses
     input_tokens: int | None = None
     finished_s: float = 0.0
-    counted_by: str = "server"  # "responses" when the server gives no counts
+    counted_by: str = "server"  # "responses" when the server gives no counts, "usage" when only of the whole
+    total: int | None = None
 
     def add(self, delta: Delta) -> None:
         """Take one delta. Without a count of the server, a response that carries text is one token."""
@@ -99,6 +102,8 @@ class Completion:
         self.ids.extend(delta.ids)
         if tokens:
             self.arrivals.append((delta.at_s, tokens))
+        if delta.total is not None:
+            self.total, self.counted_by = delta.total, "usage"
         if delta.input_tokens is not None:
             self.input_tokens = delta.input_tokens
         self.finished_s = delta.at_s
@@ -106,4 +111,4 @@ class Completion:
     @property
     def tokens(self) -> int:
         """Output tokens so far."""
-        return sum(count for _, count in self.arrivals)
+        return sum(count for _, count in self.arrivals) if self.total is None else self.total

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Iterator
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,3 +65,49 @@ def fake_server(triton_installed: None, tmp_path_factory: pytest.TempPathFactory
 @pytest.fixture(scope="session")
 def endpoint(fake_server: RunningServer) -> Endpoint:
     return Endpoint(http=f"127.0.0.1:{fake_server.ports.http}", grpc=fake_server.grpc_address)
+
+
+@dataclass(frozen=True)
+class Mock:
+    """A `trtllm-kit mock-server` in a process of its own."""
+
+    process: subprocess.Popen[str]
+    http: str
+    grpc: str | None
+
+    def endpoint(self, transport: str) -> Endpoint:
+        return Endpoint(http=self.http, grpc=self.grpc or self.http, transport=transport)
+
+    def get(self, path: str, body: dict[str, Any] | None = None) -> str:
+        content = None if body is None else json.dumps(body).encode()
+        with urllib.request.urlopen(f"http://{self.http}{path}", content, timeout=10) as answer:
+            return answer.read().decode()
+
+    @property
+    def totals(self) -> dict[str, Any]:
+        return json.loads(self.get("/mock/totals"))
+
+    @property
+    def ledger(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.get("/mock/ledger").splitlines()]
+
+
+@pytest.fixture(scope="module")
+def start_mock() -> Iterator[Callable[..., Mock]]:
+    """`start_mock("--itl-ms", "1", ...)`: the same options give the same server for the whole module."""
+    running: dict[tuple[str, ...], Mock] = {}
+
+    def start(*options: str) -> Mock:
+        if options not in running:
+            command = [str(Path(sys.executable).with_name("trtllm-kit")), "mock-server"]
+            process = subprocess.Popen(
+                [*command, "--http-port", "0", "--grpc-port", "0", *options], stdout=subprocess.PIPE, text=True
+            )
+            assert process.stdout is not None
+            running[options] = Mock(process, **json.loads(process.stdout.readline()))
+        return running[options]
+
+    yield start
+    for mock in running.values():
+        mock.process.terminate()
+        mock.process.communicate(timeout=20)
