@@ -30,12 +30,13 @@ types: $(BIN)/trtllm-kit ## mypy
 	$(BIN)/mypy
 
 golden: ## remake tests/golden/modelopt with NVIDIA ModelOpt, which needs environments of its own
-	for row in 0.37.0:bf16:fp16 0.47.0:int8_wo; do \
+	for row in 0.37.0:bf16:fp16:fp8:fp8_kv:fp8_pc_pt:int8_sq:int4_awq:w4a8_awq 0.47.0:int8_wo:nvfp4; do \
 	  set -- $$(echo $$row | tr : ' '); version=$$1; shift; \
 	  $(PYTHON) -m venv $(VENV)/modelopt-$$version && \
 	  $(VENV)/modelopt-$$version/bin/pip install --quiet torch==2.13.0 nvidia-modelopt==$$version 'transformers>=4.57,<4.58' safetensors && \
 	  $(VENV)/modelopt-$$version/bin/python tests/golden/make_modelopt_golden.py --schemes $$@ || exit 1; \
 	done
+	$(VENV)/modelopt-0.47.0/bin/python tests/golden/make_numerics_golden.py
 
 benchmarks: $(BIN)/trtllm-kit ## the tables of docs/benchmarks.md
 	$(BIN)/python benchmarks/cpu_engine.py

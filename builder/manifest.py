@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import fcntl
+import os
+import uuid
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from builder.plan import BuildPlan
 from trtllm_kit import __version__
 from trtllm_kit.errors import IntegrityError
-from trtllm_kit.files import fingerprint, read_json, sha256_file
+from trtllm_kit.files import disk_errors, fingerprint, pretty_json, read_json, sha256_file
 
 MANIFEST = "manifest.json"
 _FORMAT = 1
+_OUTSIDE = ("digest", "validations")
+"""What the digest is not of: itself, and what was found out about the artifact after it was built."""
 
 
 def make(
-    plan: BuildPlan, stages: Mapping[str, str], versions: Mapping[str, str], files: Mapping[str, str]
+    plan: BuildPlan,
+    stages: Mapping[str, str],
+    versions: Mapping[str, str],
+    files: Mapping[str, str],
+    *,
+    facts: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The manifest of a plan's artifact. Holds no time, host or path: the same inputs give the same bytes."""
+    """The manifest of a plan's artifact. Holds no time, host or path: the same inputs give the same bytes.
+
+    `facts` are what only the stages could find out: how weights are held, what the gate measured.
+    """
     body: dict[str, Any] = {
         "format": _FORMAT,
         "identifier": str(plan.identifier),
@@ -37,6 +51,7 @@ def make(
             "world_size": plan.world_size,
         },
         "versions": {"trtllm-kit": __version__, **versions},
+        **facts,
         "spec": portable_spec(plan),
         "reasons": dict(plan.reasons),
         "warnings": list(plan.warnings),
@@ -47,11 +62,17 @@ def make(
 
 
 def portable_spec(plan: BuildPlan) -> dict[str, Any]:
-    """The resolved spec with a model folder cut to its name: an artifact does not depend on where the model lay."""
+    """The resolved spec with files and folders cut to their names: an artifact does not depend on where they lay."""
     spec = plan.resolved_spec()
-    if Path(plan.checkpoint.source).is_dir():
-        spec["model"] = Path(plan.checkpoint.source).resolve().name
+    spec["model"] = _portable(spec["model"])
+    spec["evaluation"]["data"] = [_portable(name) for name in spec["evaluation"]["data"]]
+    if spec["calibration"]:
+        spec["calibration"]["data"] = _portable(spec["calibration"]["data"])
     return spec
+
+
+def _portable(name: str) -> str:
+    return Path(name).resolve().name if Path(name).exists() else name
 
 
 def load(artifact: Path) -> dict[str, Any]:
@@ -69,7 +90,7 @@ def load(artifact: Path) -> dict[str, Any]:
 def verify(artifact: Path) -> dict[str, Any]:
     """Read every byte of an artifact and return its manifest; IntegrityError lists all that is wrong."""
     manifest = load(artifact)
-    body = {key: value for key, value in manifest.items() if key != "digest"}
+    body = {key: value for key, value in manifest.items() if key not in _OUTSIDE}
     problems = [] if fingerprint(body) == manifest.get("digest") else ["manifest.json does not match its own digest"]
     listed = manifest["files"]
     present = {
@@ -89,3 +110,40 @@ def verify(artifact: Path) -> dict[str, Any]:
             fix="do not serve it; build it again with `trtllm-kit build model --rebuild`",
         )
     return manifest
+
+
+def append_validation(artifact: Path, entry: Mapping[str, Any]) -> None:
+    """Add an entry to the manifest's `validations`; readers see the old or the new file, two writers wait in turn."""
+    path = artifact / MANIFEST
+    # Beside the artifact, where a killed writer leaves nothing that `verify` would take for a foreign file.
+    temporary = artifact.with_name(f".{artifact.name}.{uuid.uuid4().hex}.tmp")
+    with disk_errors(path), _alone(artifact):
+        content, times = load(artifact), path.stat()
+        content["validations"] = [*content.get("validations", ()), dict(entry)]
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
+                file.write(pretty_json(content))
+                file.flush()
+                os.fsync(file.fileno())
+            # The store takes the newest artifact by this time, which is that of its build.
+            os.utime(temporary, ns=(times.st_atime_ns, times.st_mtime_ns))
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def passing_validation(manifest: Mapping[str, Any], sku: str) -> Mapping[str, Any] | None:
+    """The last validation on a SKU, if it did not fail."""
+    entries = [entry for entry in manifest.get("validations", ()) if entry.get("sku") == sku]
+    return entries[-1] if entries and entries[-1].get("status") in ("pass", "warn") else None
+
+
+@contextlib.contextmanager
+def _alone(artifact: Path) -> Iterator[None]:
+    """Hold the folder itself; a lock file in it would be no part of the artifact."""
+    folder = os.open(artifact, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,8 +14,9 @@ import yaml
 from builder import manifest
 from builder.compile.table import compiler_for
 from builder.plan import BuildPlan
-from builder.quantize import quantize
+from builder.quantize.calibration.resources import Resources
 from builder.stages import RECORD, Stage, StageReport, check_intact, digests_below, execute, report
+from builder.steps import evaluating, quantizing
 from builder.store import Store
 from builder.tokenizer_files import copy_tokenizer
 from trtllm_kit import __version__
@@ -23,7 +24,7 @@ from trtllm_kit.console import StderrTalk, Talk
 from trtllm_kit.errors import KitError
 from trtllm_kit.files import link_or_copy, pretty_json, read_json, rename_unless_there, sha256_file, sync_tree
 
-STAGE_NAMES = ("quantize", "compile", "render", "package")
+STAGE_NAMES = ("quantize", "evaluate", "compile", "render", "package")
 
 
 class Renderer(Protocol):
@@ -43,6 +44,7 @@ class Pipeline:
     plan: BuildPlan
     store: Store
     renderer: Renderer
+    resources: Resources = field(default_factory=Resources)
 
     @cached_property
     def stages(self) -> dict[str, Stage]:
@@ -50,25 +52,23 @@ class Pipeline:
         plan, compiler = self.plan, compiler_for(self.plan.runtime)
         quantized = Stage(
             name="quantize",
-            inputs={
-                "kit": __version__,
-                "checkpoint": plan.checkpoint.digest,
-                "scheme": plan.precision,
-                "kv_cache": plan.kv_cache.dtype,
-                "layout": compiler.LAYOUT,
-                **({"tp_size": plan.tp_size, "pp_size": plan.pp_size} if compiler.LAYOUT == "trtllm" else {}),
-            },
-            run=self._quantize,
+            inputs=quantizing.inputs(plan, compiler.LAYOUT),
+            run=partial(quantizing.run, plan, compiler.LAYOUT, self.resources),
+        )
+        evaluated = Stage(
+            name="evaluate",
+            inputs=evaluating.inputs(plan, quantized.key),
+            run=lambda out, work, talk: evaluating.run(plan, quantized.folder(self.store), out, work, talk),
         )
         compiled = Stage(
             name="compile",
             inputs={"kit": __version__, "quantized": quantized.key, "runtime": plan.runtime, **compiler.inputs(plan)},
-            run=lambda out, talk: compiler.compile(quantized.folder(self.store), plan, out, talk),
+            run=lambda out, _work, talk: compiler.compile(quantized.folder(self.store), plan, out, talk),
         )
         rendered = Stage(
             name="render",
             inputs={"kit": __version__, **self.renderer.inputs(plan)},
-            run=lambda out, _talk: self.renderer.render_into(plan, out),
+            run=lambda out, _work, _talk: self.renderer.render_into(plan, out),
         )
         package = Stage(
             name="package",
@@ -77,12 +77,14 @@ class Pipeline:
                 "identifier": str(plan.identifier),
                 "compile": compiled.key,
                 "render": rendered.key,
+                **({"evaluate": evaluated.key} if plan.evaluation.enabled else {}),
                 "checkpoint": plan.checkpoint.digest,
                 "spec": manifest.portable_spec(plan),
             },
             run=self._package,
         )
-        return {stage.name: stage for stage in (quantized, compiled, rendered, package)}
+        gate = (evaluated,) if plan.evaluation.enabled else ()
+        return {stage.name: stage for stage in (quantized, *gate, compiled, rendered, package)}
 
     def reports(self, upto: str = "package") -> list[StageReport]:
         """What each stage will do and why."""
@@ -110,11 +112,13 @@ class Pipeline:
             if done and (stage.name != "package" or self.artifact() is not None):
                 talk.say(f"{stage.name}: skipped, unchanged")
                 folder = stage.folder(self.store)
-                continue
-            if done:  # the package stage, whose artifact was removed since
-                shutil.rmtree(stage.folder(self.store), ignore_errors=True)
-            with talk.step(stage.name):
-                folder = execute(stage, self.store, talk)
+            else:
+                if done:  # the package stage, whose artifact was removed since
+                    shutil.rmtree(stage.folder(self.store), ignore_errors=True)
+                with talk.step(stage.name):
+                    folder = execute(stage, self.store, talk)
+            if stage.name == "evaluate":
+                evaluating.check(folder)
         if upto != "package":
             return folder
         return self._publish()
@@ -127,29 +131,20 @@ class Pipeline:
     def _wanted(self, upto: str) -> Iterator[Stage]:
         needed = {
             "quantize": {"quantize"},
-            "compile": {"quantize", "compile"},
+            "evaluate": {"quantize", "evaluate"},
+            "compile": {"quantize", "evaluate", "compile"},
             "render": {"render"},
             "package": set(STAGE_NAMES),
         }[upto]
         return (stage for name, stage in self.stages.items() if name in needed)
 
-    def _quantize(self, out: Path, talk: Talk) -> None:
-        quantize(
-            self.plan.checkpoint,
-            scheme=self.plan.precision,
-            layout=compiler_for(self.plan.runtime).LAYOUT,
-            tp_size=self.plan.tp_size,
-            pp_size=self.plan.pp_size,
-            out=out,
-            talk=talk,
-        )
-
-    def _package(self, out: Path, _talk: Talk) -> None:
+    def _package(self, out: Path, _work: Path, _talk: Talk) -> None:
         """Publish the artifact under its digest, then record the digest as this stage's output."""
         plan, stages = self.plan, self.stages
         parts = {
             "engine": stages["compile"].folder(self.store),
             "model_repository": stages["render"].folder(self.store),
+            **({"quality": stages["evaluate"].folder(self.store)} if "evaluate" in stages else {}),
         }
         staging = out / "artifact"
         files: dict[str, str] = {}
@@ -168,7 +163,11 @@ class Pipeline:
             "fetch": plan.checkpoint.digest,
             **{name: stage.key for name, stage in stages.items() if name != "package"},
         }
-        content = manifest.make(plan, keys, versions, files)
+        quality = evaluating.summary(parts["quality"]) if "quality" in parts else None
+        facts = compiler_for(plan.runtime).facts(parts["engine"])
+        content = manifest.make(
+            plan, keys, versions, files, facts={**facts, **({"quality": quality} if quality else {})}
+        )
         (staging / manifest.MANIFEST).write_text(pretty_json(content), encoding="utf-8")
         _publish_artifact(staging, self.store.artifact_folder(content["digest"]))
         shutil.rmtree(out / "damaged", ignore_errors=True)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from builder.checkpoint import Checkpoint
+from builder.quantize.recipe import Recipe
 from profiles.skus import Sku
 from trtllm_kit.identifier import BuildIdentifier
 from trtllm_kit.spec import Runtime
@@ -63,6 +64,27 @@ class KvCache:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CalibrationPlan:
+    """The text that scales are measured on, and where the forward pass runs."""
+
+    data: str  # "default", a JSONL file, or a dataset on the hub
+    samples: int
+    max_seq_len: int  # tokens of a sample
+    seed: int
+    device: str  # "cpu" | "cuda"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationPlan:
+    """The quality gate."""
+
+    enabled: bool
+    data: tuple[str, ...]  # JSONL files of the user's own, beside the bundled held-out text
+    limits: Mapping[str, float]  # by metric, in place of the evaluator's own for the width of the weights
+    max_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class ServingPlan:
     """Values that the model repository is rendered with."""
 
@@ -103,7 +125,10 @@ class BuildPlan:
 
     identifier: BuildIdentifier
     checkpoint: Checkpoint
-    precision: str  # a row of builder.quantize.schemes.SCHEMES
+    precision: str  # a row of builder.quantize.schemes.SCHEMES, or "mixed"
+    recipe: Recipe
+    calibration: CalibrationPlan | None  # None: no scale depends on what passes through the model
+    evaluation: EvaluationPlan
     sku: Sku
     tp_size: int
     pp_size: int
@@ -133,7 +158,26 @@ class BuildPlan:
             "trtllm_version": self.trtllm_version,
             "target": {"sku": self.sku.id, "tp_size": self.tp_size, "pp_size": self.pp_size},
             "kv_cache": asdict(self.kv_cache),
+            "quantization": self._quantization(),
+            "calibration": self._calibration(),
+            "evaluation": {**asdict(self.evaluation), "data": list(self.evaluation.data)},
             "build": asdict(self.build),
             "serving": asdict(self.serving),
             "validation": {**asdict(self.validation), "concurrencies": list(self.validation.concurrencies)},
         }
+
+    def _quantization(self) -> dict[str, Any]:
+        recipe = self.recipe
+        return {
+            "layers": dict(recipe.layers),
+            "exclude": list(recipe.exclude),
+            "auto_exclude": recipe.auto_exclude,
+            "auto_exclude_budget": recipe.auto_exclude_budget,
+            "group_size": recipe.group_size or "auto",
+            "smoothquant_alpha": recipe.smoothquant_alpha,
+            "awq_clip": recipe.awq_clip,
+            "quantized_predecessors": recipe.quantized_predecessors,
+        }
+
+    def _calibration(self) -> dict[str, Any]:
+        return {} if self.calibration is None else {**asdict(self.calibration), "dtype": self.recipe.calibration_dtype}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +24,8 @@ class Stage:
 
     name: str
     inputs: Mapping[str, Any]
-    run: Callable[[Path, Talk], None]
+    run: Callable[[Path, Path, Talk], None]
+    """Called with the empty output folder, and with the name of a work folder that outlives a killed run."""
 
     @cached_property
     def key(self) -> str:
@@ -71,9 +73,11 @@ def execute(stage: Stage, store: Store, talk: Talk) -> Path:
     with store.lock(f"{stage.name}-{stage.key}"):
         if not stage.is_done(store):
             with new_folder(folder) as temporary:
-                stage.run(temporary, talk)
+                work = store.work_folder(stage.name, stage.key)
+                stage.run(temporary, work, talk)
                 record = {"inputs": dict(stage.inputs), "files": digests_below(temporary)}
                 (temporary / RECORD).write_text(pretty_json(record), encoding="utf-8")
+            shutil.rmtree(work, ignore_errors=True)
     return folder
 
 

@@ -28,7 +28,8 @@ def default_root() -> Path:
 
 @dataclass(frozen=True)
 class Store:
-    """One folder: `stages/<stage>/<key>`, `artifacts/<digest>`, `refs/<identifier>`, `deployments/<name>`."""
+    """One folder: `stages/<stage>/<key>`, `work/<stage>-<key>`, `artifacts/<digest>`, `refs/<identifier>` and
+    `deployments/<name>`."""
 
     root: Path
 
@@ -37,6 +38,10 @@ class Store:
 
     def artifact_folder(self, digest: str) -> Path:
         return self.root / "artifacts" / digest
+
+    def work_folder(self, stage: str, key: str) -> Path:
+        """Where an unfinished stage keeps what lets it go on after it was killed."""
+        return self.root / "work" / f"{stage}-{key}"
 
     @property
     def deployments(self) -> Path:

@@ -17,5 +17,6 @@ step trtllm-kit init --model examples/tiny-llama --spec "$spec" --force
 step trtllm-kit build model --spec "$spec" --sku cpu
 step trtllm-kit deploy tiny-llama-bf16-cpu-tp1pp1-cpu --name demo
 step trtllm-kit generate "class socket.socket" --deployment demo --max-tokens 48
-step trtllm-kit validate demo --report "$work/report"
+rm -rf "$work/report"
+step trtllm-kit validate demo --duration 12s --report "$work/report"
 printf '\nreport: %s\n' "$work/report/report.html"

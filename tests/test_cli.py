@@ -4,34 +4,30 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 
+import click
 import pytest
 import yaml
 
-COMMANDS = [
-    (),
-    ("init",),
-    ("doctor",),
-    ("plan",),
-    ("build",),
-    ("build", "model"),
-    ("build", "checkpoint"),
-    ("build", "engine"),
-    ("build", "repository"),
-    ("deploy",),
-    ("deploy", "status"),
-    ("deploy", "logs"),
-    ("deploy", "stop"),
-    ("generate",),
-    ("validate",),
-    ("artifact",),
-    ("artifact", "list"),
-    ("artifact", "show"),
-    ("artifact", "verify"),
-    ("artifact", "gc"),
-    ("migrate",),
-    ("completion",),
-]
+from trtllm_kit.cli.main import cli
+
+
+def _walk(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    yield path
+    if isinstance(command, click.Group):
+        with click.Context(command) as context:
+            for name in command.list_commands(context):
+                found = command.get_command(context, name)
+                assert found is not None
+                yield from _walk(found, (*path, name))
+
+
+COMMANDS = list(_walk(cli))
+
+
+def test_the_tree_of_commands_is_found() -> None:
+    assert {("build", "model"), ("cost", "per-token"), ("artifact", "gc"), ("completion",)} <= set(COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

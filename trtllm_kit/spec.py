@@ -47,6 +47,39 @@ class KvCacheSpec(_Strict):
     max_tokens: Count | Auto | None = "auto"
 
 
+class QuantizationSpec(_Strict):
+    """Which linears are quantized how. What a precision does not read must stay at its default."""
+
+    layers: dict[str, str] = {}
+    exclude: list[str] = []
+    auto_exclude: CountOrZero = 0
+    auto_exclude_budget: Share = 0.05
+    group_size: Count | Auto = "auto"
+    smoothquant_alpha: Annotated[float, Field(ge=0, le=1)] = 0.9
+    awq_clip: bool = True
+    quantized_predecessors: bool = False
+
+
+class CalibrationSpec(_Strict):
+    """The text that scales are measured on, and how it is computed."""
+
+    data: str = "default"
+    samples: Count | Auto = "auto"
+    max_seq_len: Count | Auto = "auto"
+    seed: int = 0
+    device: Literal["cpu", "cuda"] | Auto = "auto"
+    dtype: Literal["float32", "bfloat16"] | Auto = "auto"
+
+
+class EvaluationSpec(_Strict):
+    """The quality gate: held-out text, and how much may be lost on it."""
+
+    enabled: bool | Auto = "auto"
+    data: list[str] = []
+    limits: dict[str, float] = {}
+    max_tokens: Count | Auto = "auto"
+
+
 class BuildSpec(_Strict):
     """Flags of `trtllm-build`, by their own names; the other runtimes read the limits among them."""
 
@@ -132,6 +165,9 @@ class Spec(_Strict):
     trtllm_version: str = "auto"
     target: TargetSpec = TargetSpec()
     kv_cache: KvCacheSpec = KvCacheSpec()
+    quantization: QuantizationSpec = QuantizationSpec()
+    calibration: CalibrationSpec = CalibrationSpec()
+    evaluation: EvaluationSpec = EvaluationSpec()
     build: BuildSpec = BuildSpec()
     serving: ServingSpec = ServingSpec()
     validation: ValidationSpec = ValidationSpec()

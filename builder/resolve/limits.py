@@ -6,9 +6,12 @@ from typing import Any
 
 from builder.checkpoint import Checkpoint
 from builder.plan import BuildFlags, KvCache
-from builder.quantize.schemes import SCHEMES
+from builder.quantize.recipe import Recipe
+from builder.quantize.schemes import Scheme
 from builder.resolve.choices import Choices
+from builder.resolve.memory import safe_batch, safe_num_tokens
 from profiles import precisions
+from profiles.ledger import Placement
 from trtllm_kit.spec import KvCacheSpec, Runtime, Spec
 
 _CPU_KV_BYTES = 1 << 30
@@ -26,14 +29,14 @@ def choose_max_seq_len(spec: Spec, checkpoint: Checkpoint, choices: Choices) -> 
     return choices.take("build.max_seq_len", spec.build.max_seq_len, default, whole if default == limit else capped)
 
 
-def choose_build_flags(
-    spec: Spec, runtime: Runtime, precision: str, world_size: int, max_seq_len: int, choices: Choices
-) -> BuildFlags:
-    written = spec.build
-    batch, tokens = (32, 512) if runtime == "cpu" else (64, 8192)
-    why = "what a CPU keeps busy" if runtime == "cpu" else "a start for tuning; sweep 64, 512, 2048"
+def choose_build_flags(spec: Spec, runtime: Runtime, recipe: Recipe, place: Placement, choices: Choices) -> BuildFlags:
+    written, max_seq_len, known = spec.build, place.limits.max_seq_len, place.sku.memory_bytes is not None
+    tokens, why_tokens = safe_num_tokens(place) if known else (512, "one CPU step stays short enough to stream")
+    step_tokens = tokens if written.max_num_tokens == "auto" else written.max_num_tokens
+    batch, why = safe_batch(place.with_limits(max_num_tokens=step_tokens)) if known else (32, "what a CPU keeps busy")
     max_batch_size = choices.take("build.max_batch_size", written.max_batch_size, batch, why)
-    scheme, algorithm = SCHEMES[precision], precisions.find(precision).quant_algo
+    algorithm, schemes = precisions.find(recipe.precision).quant_algo, recipe.schemes()
+    fp8_math = all(scheme.fp8_math for scheme in schemes)
     profiles_on = choices.take(
         "build.multiple_profiles",
         written.multiple_profiles,
@@ -56,14 +59,14 @@ def choose_build_flags(
             "build.max_num_tokens",
             written.max_num_tokens,
             min(tokens, max_seq_len * max_batch_size),
-            "one CPU step stays short enough to stream" if runtime == "cpu" else "upstream's default",
+            why_tokens,
         ),
         "opt_num_tokens": opt_num_tokens,
         "multiple_profiles": profiles_on,
         "use_fp8_context_fmha": choices.take(
             "build.use_fp8_context_fmha",
             written.use_fp8_context_fmha,
-            "enable" if scheme.fp8_math and spec.kv_cache.dtype == "fp8" else "disable",
+            "enable" if fp8_math and spec.kv_cache.dtype == "fp8" else "disable",
             "only FP8 math with an FP8 KV cache has it",
         ),
         "use_fused_mlp": choices.take(
@@ -73,9 +76,12 @@ def choose_build_flags(
             "upstream fuses the gated MLP of unquantized and FP8 layers only",
         ),
         "gemm_plugin": choices.take(
-            "build.gemm_plugin", written.gemm_plugin, scheme.gemm_plugin, "upstream's tuning guide for this precision"
+            "build.gemm_plugin",
+            written.gemm_plugin,
+            _gemm_plugin(schemes),
+            "upstream's tuning guide",
         ),
-        "workers": choices.take("build.workers", written.workers, world_size, "one for each rank"),
+        "workers": choices.take("build.workers", written.workers, place.tp_size * place.pp_size, "one for each rank"),
     }
     return BuildFlags(**{**written.model_dump(), **decided})
 
@@ -121,3 +127,9 @@ def _kv_tokens(written: Any, checkpoint: Checkpoint, build: BuildFlags, choices:
         blocks * _CPU_KV_BLOCK_TOKENS,
         f"full batches of full sequences, at most 1 GiB ({token_bytes} bytes a token)",
     )
+
+
+def _gemm_plugin(schemes: tuple[Scheme, ...]) -> str | None:
+    """What every layer's precision is advised to have, else upstream's own choice for each."""
+    advised = {scheme.gemm_plugin for scheme in schemes}
+    return advised.pop() if len(advised) == 1 else "auto"

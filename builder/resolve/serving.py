@@ -13,6 +13,7 @@ from trtllm_kit.spec import Runtime, ServingSpec, Spec
 REQUESTS_PER_LEVEL = 16
 INPUT_LEN = 128  # tokens, where the longest sequence leaves room
 OUTPUT_LEN = 64
+_PYTHON_FRONT_ENDS = 64  # each of them is a process on the server
 
 
 def choose_serving(spec: Spec, runtime: Runtime, build: BuildFlags, choices: Choices) -> ServingPlan:
@@ -20,8 +21,10 @@ def choose_serving(spec: Spec, runtime: Runtime, build: BuildFlags, choices: Cho
     concurrency = choices.take(
         "serving.concurrency",
         written.concurrency,
-        min(8, build.max_batch_size) if runtime == "cpu" else build.max_batch_size,
-        "what a laptop streams well" if runtime == "cpu" else "as many as the engine batches",
+        min(8 if runtime == "cpu" else _PYTHON_FRONT_ENDS, build.max_batch_size),
+        "what a laptop streams well"
+        if runtime == "cpu"
+        else "as many as the engine batches and Python front ends serve",
     )
     tokenizers = min(concurrency, 2 if runtime == "cpu" else 8)
     paged = build.use_paged_context_fmha == "enable"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
 
 from builder.checkpoint import Checkpoint
-from builder.quantize.schemes import SCHEMES, find_scheme
+from builder.quantize.schemes import MIXED, SCHEMES, find_scheme
 from builder.resolve.choices import Choices
-from profiles import detect, installed, ledger, precisions, skus, support, versions
+from profiles import detect, fit_check, installed, skus, support, versions
+from profiles.ledger import Placement
 from trtllm_kit.errors import SpecError
 from trtllm_kit.spec import Runtime, Spec
 
@@ -38,7 +39,10 @@ def choose_trtllm_version(spec: Spec, choices: Choices) -> str:
 
 def choose_precision(spec: Spec, checkpoint: Checkpoint, sku: skus.Sku, choices: Choices) -> str:
     if spec.precision != "auto":
-        return find_scheme(spec.precision).name
+        return MIXED if spec.precision == MIXED else find_scheme(spec.precision).name
+    if checkpoint.quantized is not None:
+        found = checkpoint.quantized
+        return choices.take("precision", "auto", found.precision, f"the checkpoint's own: {found.method} made it so")
     precision, reason = support.choose_precision(sku, checkpoint.config.dtype, available=tuple(SCHEMES))
     return choices.take("precision", "auto", precision, reason)
 
@@ -46,25 +50,14 @@ def choose_precision(spec: Spec, checkpoint: Checkpoint, sku: skus.Sku, choices:
 def choose_runtime(spec: Spec, sku: skus.Sku, precision: str, version: str, choices: Choices) -> Runtime:
     if spec.runtime != "auto":
         return spec.runtime
-    runtime, reason = support.choose_runtime(sku, precision, version, spec.kv_cache.dtype, available=tuple(SCHEMES))
+    runtime, reason = support.choose_runtime(sku, precision, version, spec.kv_cache.dtype, available=(*SCHEMES, MIXED))
     return choices.take("runtime", "auto", runtime, reason)
 
 
-def check_kv_cache(runtime: Runtime, kv_dtype: str) -> None:
-    """Refuse a KV cache whose scales no stage writes: an engine would be built without them."""
-    if kv_dtype != "auto" and runtime != "pytorch":
-        raise SpecError(
-            f"the quantizer writes no KV scales yet, which the {runtime} runtime needs for kv_cache.dtype {kv_dtype}",
-            expected="kv_cache.dtype auto, the model's own",
-            fix="leave kv_cache.dtype out",
-        )
-
-
-def choose_parallelism(
-    spec: Spec, checkpoint: Checkpoint, sku: skus.Sku, precision: str, max_seq_len: int, choices: Choices
-) -> tuple[int, int]:
-    """TP and PP; FitError when weights and one full sequence do not fit."""
+def choose_parallelism(spec: Spec, place: Placement, choices: Choices) -> Placement:
+    """TP and PP; FitError when weights, buffers and one full sequence do not fit."""
     pp_size = choices.take("target.pp_size", spec.target.pp_size, 1, "one stage: a pipeline adds latency")
+    sku = place.sku
     if sku.memory_bytes is None:
         tp_size = choices.take("target.tp_size", spec.target.tp_size, 1, "the cpu SKU is one rank")
         if sku.id == "cpu" and tp_size * pp_size > 1:
@@ -73,12 +66,11 @@ def choose_parallelism(
                 expected="tp_size 1 and pp_size 1",
                 fix="choose a GPU SKU with --sku, or leave the sizes out",
             )
-        return tp_size, pp_size
-    weight_bits = precisions.find(precision).weight_bits
-    needs: Any = {"max_seq_len": max_seq_len, "kv_bits": precisions.KV_BITS[spec.kv_cache.dtype]}
+        return replace(place, tp_size=tp_size, pp_size=pp_size)
     if spec.target.tp_size != "auto":
-        ledger.check_fits(checkpoint.config, weight_bits, sku, spec.target.tp_size, pp_size, **needs)
-        return spec.target.tp_size, pp_size
-    fewest = ledger.smallest_tp(checkpoint.config, weight_bits, sku, pp_size, **needs)
-    reason = f"the fewest {sku.name} that hold the weights and one full sequence"
-    return choices.take("target.tp_size", "auto", fewest, reason), pp_size
+        asked = replace(place, tp_size=spec.target.tp_size, pp_size=pp_size)
+        fit_check.check_fits(asked)
+        return asked
+    fewest = fit_check.smallest_tp(replace(place, pp_size=pp_size))
+    reason = f"the fewest {sku.name} that hold the weights, the buffers and one full sequence"
+    return replace(place, tp_size=choices.take("target.tp_size", "auto", fewest, reason), pp_size=pp_size)

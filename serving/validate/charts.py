@@ -7,33 +7,57 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-WIDTH, HEIGHT = 560, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 14, 40
+WIDTH, HEIGHT = 560, 260
+_LEFT, _RIGHT, _TOP, _BOTTOM = 60, 20, 14, 42
+_TICKS = 6
+_DECADES = 3  # of a logarithmic axis at most, from its upper end
+_FEW = 3  # points that a line alone would not show
 
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """One line; `css` is the class that colours it."""
+    """One line through (x, y) points; `css` is the class that colours it, `labels` stand beside its points."""
 
     name: str
     css: str
-    values: tuple[float | None, ...]
+    points: tuple[tuple[float, float], ...]
+    labels: tuple[str, ...] = ()
+    dots: bool = True
 
 
-def line_chart(title: str, x_label: str, y_label: str, labels: Sequence[str], series: Sequence[Series]) -> str:
-    """A figure with one line per series over evenly spaced labels; the y axis starts at zero."""
-    top = _nice(max((value for line in series for value in line.values if value is not None), default=0.0))
-    parts = [_grid(top), _axis_labels(labels, x_label)]
-    for line in series:
-        known = [(at, value) for at, value in enumerate(line.values) if value is not None]
-        points = [(_x(at, len(labels)), _y(value, top), value) for at, value in known]
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y, _ in points)
-        parts.append(f'<polyline class="{line.css}" points="{path}"/>')
-        parts += [
-            f'<circle class="{line.css}" cx="{x:.1f}" cy="{y:.1f}" r="4">'
-            f"<title>{escape(line.name)}: {value:.4g}</title></circle>"
-            for x, y, value in points
-        ]
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """From `low` to `high`, linear or logarithmic."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def share(self, value: float) -> float:
+        """Where a value stands, 0 to 1."""
+        if self.log:
+            value, low, high = (math.log(max(one, self.low)) for one in (value, self.low, self.high))
+        else:
+            low, high = self.low, self.high
+        return (value - low) / (high - low) if high > low else 0.5
+
+    def ticks(self) -> list[float]:
+        """Round values."""
+        if self.log:
+            return _log_ticks(self.low, self.high)
+        step = _nice((self.high - self.low) / (_TICKS - 1))
+        first = math.ceil(self.low / step - 1e-9)
+        return [step * at for at in range(first, int(self.high / step + 1e-9) + 1)]
+
+
+def line_chart(title: str, x_label: str, y_label: str, series: Sequence[Series], *, log_x: bool = False) -> str:
+    """A figure with one line per series on numeric axes; the y axis, and a linear x axis, start at zero."""
+    points = [point for line in series for point in line.points]
+    if not points:
+        return ""
+    x, y = _x_axis([at for at, _ in points], log=log_x), _from_zero([value for _, value in points])
+    parts = [_grid(x, y), _names(x_label)]
+    parts += [_line(line, x, y) for line in series]
     legend = "".join(f'<span class="key {line.css}">{escape(line.name)}</span>' for line in series)
     return (
         f"<figure><figcaption>{escape(title)} <small>{escape(y_label)}</small></figcaption>"
@@ -42,43 +66,92 @@ def line_chart(title: str, x_label: str, y_label: str, labels: Sequence[str], se
     )
 
 
-def _grid(top: float) -> str:
+def _line(line: Series, x: Axis, y: Axis) -> str:
+    placed = [(_across(x, at), _up(y, value)) for at, value in line.points]
+    path = " ".join(f"{across:.1f},{up:.1f}" for across, up in placed)
+    parts = [f'<polyline class="{line.css}" points="{path}"/>']
+    names = line.labels or ("",) * len(placed)
+    if line.dots or len(placed) < _FEW:
+        parts += [
+            f'<circle class="{line.css}" cx="{across:.1f}" cy="{up:.1f}" r="4">'
+            f"<title>{escape(name or line.name)}: {at:.4g}, {value:.4g}</title></circle>"
+            for (across, up), (at, value), name in zip(placed, line.points, names, strict=True)
+        ]
+    parts += _point_labels(placed, line.labels)
+    return "".join(parts)
+
+
+def _point_labels(placed: Sequence[tuple[float, float]], labels: Sequence[str]) -> list[str]:
+    """Beside their points, except where one would lie over the one before."""
+    parts: list[str] = []
+    drawn: list[tuple[float, float]] = []
+    for (across, up), label in zip(placed, labels, strict=False):
+        if any(abs(across - other[0]) < 9 * len(label) and abs(up - other[1]) < 14 for other in drawn):
+            continue
+        drawn.append((across, up))
+        anchor = "end" if across > WIDTH - _RIGHT - 60 else "start"
+        shift = -8 if anchor == "end" else 8
+        parts.append(f'<text x="{across + shift:.1f}" y="{up - 7:.1f}" text-anchor="{anchor}">{escape(label)}</text>')
+    return parts
+
+
+def _grid(x: Axis, y: Axis) -> str:
     rows = []
-    for step in range(5):
-        value = top * step / 4
-        y = _y(value, top)
-        rows.append(f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        rows.append(f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{_number(value)}</text>')
+    for value in y.ticks():
+        up = _up(y, value)
+        rows.append(f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{up:.1f}" y2="{up:.1f}"/>')
+        rows.append(f'<text x="{_LEFT - 8}" y="{up + 4:.1f}" text-anchor="end">{_number(value)}</text>')
+    below = HEIGHT - _BOTTOM + 18
+    rows += [
+        f'<text x="{_across(x, value):.1f}" y="{below}" text-anchor="middle">{_number(value)}</text>'
+        for value in x.ticks()
+    ]
     return "".join(rows)
 
 
-def _axis_labels(labels: Sequence[str], x_label: str) -> str:
-    y = HEIGHT - _BOTTOM + 18
-    ticks = "".join(
-        f'<text x="{_x(at, len(labels)):.1f}" y="{y}" text-anchor="middle">{escape(label)}</text>'
-        for at, label in enumerate(labels)
-    )
+def _names(x_label: str) -> str:
     middle = (_LEFT + WIDTH - _RIGHT) / 2
-    return f'{ticks}<text x="{middle:.1f}" y="{HEIGHT - 4}" text-anchor="middle">{escape(x_label)}</text>'
+    return f'<text x="{middle:.1f}" y="{HEIGHT - 4}" text-anchor="middle">{escape(x_label)}</text>'
 
 
-def _x(at: int, count: int) -> float:
-    inner = WIDTH - _LEFT - _RIGHT
-    return _LEFT + inner * (at + 0.5) / max(count, 1)
+def _x_axis(values: Sequence[float], *, log: bool) -> Axis:
+    if not log:
+        return _from_zero(values)
+    high = max(values)
+    low = max(min(values), high / 10**_DECADES)
+    return Axis(low=low, high=high if high > low else low * 2, log=True)
 
 
-def _y(value: float, top: float) -> float:
-    inner = HEIGHT - _TOP - _BOTTOM
-    return _TOP + inner * (1 - (value / top if top else 0))
+def _from_zero(values: Sequence[float]) -> Axis:
+    high = max(max(values), 0.0) * 1.04
+    return Axis(low=0.0, high=high or 1.0)
+
+
+def _across(axis: Axis, value: float) -> float:
+    return _LEFT + (WIDTH - _LEFT - _RIGHT) * axis.share(value)
+
+
+def _up(axis: Axis, value: float) -> float:
+    return _TOP + (HEIGHT - _TOP - _BOTTOM) * (1 - axis.share(value))
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8)):
+        ticks = [step * 10.0**power for power in powers for step in steps if low <= step * 10.0**power <= high]
+        if len(ticks) >= _TICKS - 1:
+            return ticks
+    step = _nice((high - low) / (_TICKS - 1))
+    return [step * at for at in range(math.ceil(low / step), int(high / step) + 1)]
 
 
 def _nice(value: float) -> float:
-    """The next of 1, 2, 4, 5, 8, 10 times a power of ten."""
+    """The next of 1, 2, 2.5, 5, 10 times a power of ten."""
     if value <= 0:
         return 1.0
     power: float = 10.0 ** math.floor(math.log10(value))
-    return next(power * step for step in (1, 2, 4, 5, 8, 10) if power * step >= value)
+    return next(power * step for step in (1, 2, 2.5, 5, 10) if power * step >= value * 0.999)
 
 
 def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 10 or value == 0 else f"{value:.2g}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

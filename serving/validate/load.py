@@ -1,108 +1,152 @@
-"""A closed loop: a fixed number of requests, each worker sending its next one when its last has ended."""
+"""What a validation offers, level by level: closed loops by default, an open loop or a trace when asked."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import itertools
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from serving.client.errors import RequestError
-from serving.client.request import Completion, Request
-from serving.client.transports import Client
+from builder.plan import ValidationPlan
+from serving.client.request import Request
+from serving.load.arrivals import Arrivals, ClosedLoop, OpenLoop, Replay
+from serving.load.generator import Conditions
+from serving.load.lengths import Lengths
+from serving.load.run import LoadPlan
+from serving.load.slo import Slo
+from serving.load.until import Until
+from serving.load.workload import NO_END, Given, Synthetic, Workload
+
+SEED = 20_240_607
+OPEN_LOOP_S = 30.0
+"""How long an open loop lasts where nobody says: a count of requests would end it before any queue has built up."""
 
 _WARM_UP_TOKENS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class RequestRecord:
-    """What one request did. Times are time.perf_counter() seconds; `first_s` is None when no token came."""
+class Load:
+    """All that the levels share. What stands in `plan` are concurrencies, lengths, requests and limits."""
 
-    asked: int
-    sent_s: float
-    first_s: float | None
-    last_s: float
-    tokens: int
-    input_tokens: int | None
-    counted_by: str
-    error: str | None = None  # a kind of serving.client.errors.KINDS
-    message: str = ""
-    gaps_s: tuple[float, ...] = field(default=(), repr=False)  # between tokens; one per token after the first
+    plan: ValidationPlan
+    rates: tuple[float, ...] = ()  # requests per second; closed loops where there are none
+    arrivals: str = "poisson"
+    burstiness: float = 1.0
+    duration_s: float | None = None
+    precision: float | None = None
+    repeats: int = 1
+    seed: int = SEED
+    input_len: Lengths | None = None  # None: the plan's
+    output_len: Lengths | None = None
+    prefix_share: float = 0.0
+    prefix_pool: int = 1
+    turns: int = 1
+    given: Given | None = None  # prompts of a file
+    replay: Replay | None = None  # with `given`: the arrival times of a trace
+    slo: Slo | None = None
+    timeout_s: float = 300.0
+    metrics_url: str | None = None
+
+    @property
+    def fresh_prompts(self) -> bool:
+        """Whether no prompt has a beginning that the server may have in its cache."""
+        return self.given is None and not self.prefix_share and self.turns == 1
+
+    def offers(self) -> Iterator[Offer]:
+        """One for each level."""
+        if self.replay is not None:
+            yield Offer(name="trace", arrivals=self.replay, seed=self.seed)
+        elif self.rates:
+            yield from (self.open_loop(rate) for rate in self.rates)
+        else:
+            yield from (self.closed_loop(concurrency) for concurrency in self.plan.concurrencies)
+
+    def closed_loop(self, concurrency: int) -> Offer:
+        """A level of so many users."""
+        return Offer(
+            name=f"concurrency {concurrency}",
+            arrivals=ClosedLoop(concurrency=concurrency),
+            concurrency=concurrency,
+            seed=self.seed + concurrency,
+        )
+
+    def open_loop(self, rate: float) -> Offer:
+        """A level of so many requests per second."""
+        loop = OpenLoop(rate=rate, kind=self.arrivals, burstiness=self.burstiness, seed=self.seed)
+        return Offer(name=f"{rate:g} req/s", arrivals=loop, rate=rate, seed=self.seed + round(1000 * rate))
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoadRun:
-    """All requests of one level, and the time from the first sent to the last ended."""
+class Offer:
+    """One level: who comes when."""
 
-    concurrency: int
-    records: tuple[RequestRecord, ...]
-    duration_s: float
+    name: str
+    arrivals: Arrivals
+    seed: int
+    concurrency: int | None = None
+    rate: float | None = None
+
+    def again(self, number: int) -> Offer:
+        """The same load with other prompts, so that a repeat finds nothing in the cache."""
+        return replace(self, seed=self.seed + 1_000_003 * number)
+
+    def plan(self, load: Load, *, tokenizer_dir: Path | None, stream: bool) -> LoadPlan:
+        """What the generator runs. A counted number of requests is measured whole, a duration in its steady part."""
+        until = self._until(load)
+        return LoadPlan(
+            workload=self._workload(load, tokenizer_dir),
+            arrivals=self.arrivals,
+            until=until,
+            conditions=self._conditions(load, stream),
+            slo=load.slo,
+            whole=until.duration_s is None,
+            metrics_url=load.metrics_url,
+        )
+
+    def warm_up(self, load: Load, *, tokenizer_dir: Path | None, stream: bool) -> LoadPlan | None:
+        """A few short answers that are not counted: they open connections and wake the engine.
+
+        Their prompts are none of those measured, or these would find their prefixes in the cache. An open loop has its
+        beginning cut off instead.
+        """
+        if self.concurrency is None:
+            return None
+        words = _lengths(load.input_len, load.plan.input_len)
+        short = Lengths(kind="", first=min(load.plan.output_len, _WARM_UP_TOKENS))
+        return LoadPlan(
+            workload=Synthetic(input_len=words, output_len=short, seed=-self.seed, tokenizer_dir=tokenizer_dir),
+            arrivals=self.arrivals,
+            until=Until(requests=self.concurrency),
+            conditions=self._conditions(load, stream),
+            whole=True,
+        )
+
+    def _until(self, load: Load) -> Until:
+        if self.rate is not None:
+            return Until(duration_s=load.duration_s or OPEN_LOOP_S, precision=load.precision)
+        if load.duration_s is not None:
+            return Until(duration_s=load.duration_s, precision=load.precision)
+        if load.replay is not None:
+            return Until(requests=len(load.replay.at_s))
+        return Until(requests=max(load.plan.requests_per_level, self.concurrency or 1))
+
+    def _workload(self, load: Load, tokenizer_dir: Path | None) -> Workload:
+        if load.given is not None:
+            return load.given
+        return Synthetic(
+            input_len=_lengths(load.input_len, load.plan.input_len),
+            output_len=_lengths(load.output_len, load.plan.output_len),
+            seed=self.seed,
+            tokenizer_dir=tokenizer_dir,
+            prefix_share=load.prefix_share,
+            prefix_pool=load.prefix_pool,
+            turns=load.turns,
+        )
+
+    def _conditions(self, load: Load, stream: bool) -> Conditions:
+        name = self.name.replace(" ", "-").replace("/", "-per-")
+        template = Request(stream=stream, top_k=1, end_id=NO_END, request_id=f"load-{name}-")
+        return Conditions(template=template, timeout_s=load.timeout_s, seed=self.seed)
 
 
-async def closed_loop(
-    client: Client,
-    requests: Sequence[Request],
-    *,
-    warm_up: Sequence[Request],
-    concurrency: int,
-    timeout_s: float,
-    done: Callable[[int], None] = lambda count: None,
-) -> LoadRun:
-    """Send all `requests`, at most `concurrency` at once; `done` hears how many have ended.
-
-    `warm_up`, shortened, goes before and is not counted: it opens connections and wakes the engine. Its prompts must
-    not be among `requests`, or these would find their prefixes in the cache. The clock starts when it has ended.
-    """
-    short = [replace(request, max_tokens=min(request.max_tokens, _WARM_UP_TOKENS)) for request in warm_up]
-    await _drain(client, iter(short), concurrency, timeout_s, lambda count: None)
-    started = time.perf_counter()
-    records = await _drain(client, iter(requests), concurrency, timeout_s, done)
-    return LoadRun(concurrency=concurrency, records=tuple(records), duration_s=time.perf_counter() - started)
-
-
-async def _drain(
-    client: Client, requests: Iterator[Request], concurrency: int, timeout_s: float, done: Callable[[int], None]
-) -> list[RequestRecord]:
-    records: list[RequestRecord] = []
-
-    async def work() -> None:
-        for request in requests:
-            records.append(await _send(client, request, timeout_s))
-            done(len(records))
-
-    await asyncio.gather(*(work() for _ in range(concurrency)))
-    return records
-
-
-async def _send(client: Client, request: Request, timeout_s: float) -> RequestRecord:
-    completion = Completion()
-    error: RequestError | None = None
-    try:
-        async with contextlib.aclosing(client.stream(request, timeout_s=timeout_s)) as deltas:
-            async for delta in deltas:
-                completion.add(delta)
-    except RequestError as raised:
-        error = raised
-    arrivals = completion.arrivals
-    return RequestRecord(
-        asked=request.max_tokens,
-        sent_s=completion.started_s,
-        first_s=arrivals[0][0] if arrivals else None,
-        last_s=arrivals[-1][0] if arrivals else time.perf_counter(),
-        tokens=completion.tokens,
-        input_tokens=completion.input_tokens,
-        counted_by=completion.counted_by,
-        error=error.kind if error else None,
-        message=error.happened if error else "",
-        gaps_s=_gaps(arrivals),
-    )
-
-
-def _gaps(arrivals: list[tuple[float, int]]) -> tuple[float, ...]:
-    """A response of k tokens stands for k equal gaps; the first response's own further tokens came with no wait."""
-    gaps: list[float] = []
-    for (before, _), (at, tokens) in itertools.pairwise(arrivals):
-        gaps += [(at - before) / tokens] * tokens
-    return tuple(gaps)
+def _lengths(asked: Lengths | None, tokens: int) -> Lengths:
+    return asked or Lengths(kind="", first=tokens)

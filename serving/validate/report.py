@@ -1,4 +1,4 @@
-"""The report as files: JSON for programs, and one HTML page that needs nothing beside it."""
+"""The report as files: JSON for programs, one HTML page that needs nothing beside it, AIPerf's JSON for each run."""
 
 from __future__ import annotations
 
@@ -8,75 +8,57 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from serving.validate.charts import Series, line_chart
+from serving.validate.aiperf import EXPORT, export
+from serving.validate.figures import curves, distributions, timelines
+from serving.validate.page_style import STYLE
 from serving.validate.results import CheckResult, ValidationReport
-from serving.validate.table import COLUMNS, percentiles
+from serving.validate.sides import REPORT
+from serving.validate.table import COLUMNS, bill_lines, level_row
 from trtllm_kit.files import pretty_json, write_text_atomic
 
-_STYLE = """
-:root{color-scheme:light dark;--bg:#fff;--fg:#1b1f24;--dim:#5f6b7a;--line:#e1e5ea;--card:#f6f8fa;
---pass:#1a7f37;--warn:#9a6700;--fail:#cf222e;--skipped:#6e7781;--a:#0969da;--b:#bf5b04;--c:#8250df}
-@media(prefers-color-scheme:dark){:root{--bg:#0f1318;--fg:#e4e9ef;--dim:#94a1b0;--line:#2b323b;--card:#171c23;
---pass:#3fb950;--warn:#d29922;--fail:#f85149;--skipped:#8b949e;--a:#58a6ff;--b:#f0883e;--c:#bc8cff}}
-*{box-sizing:border-box}body{margin:0;background:var(--bg);color:var(--fg);font:15px/1.5 system-ui,sans-serif}
-main{max-width:1180px;margin:0 auto;padding:32px 20px 60px}h1{font-size:1.4rem;margin:0 0 4px;overflow-wrap:anywhere}
-h2{font-size:1.05rem;margin:36px 0 10px}.dim,small,figcaption small{color:var(--dim);font-weight:400}
-.verdict{border-left:6px solid;background:var(--card);padding:14px 18px;margin:20px 0;border-radius:6px}
-.verdict b{font-size:1.3rem;text-transform:uppercase;letter-spacing:.03em}.verdict ul{margin:8px 0 0;padding-left:20px}
-.pass{color:var(--pass)}.warn{color:var(--warn)}.fail{color:var(--fail)}.skipped{color:var(--skipped)}
-.verdict ul,.facts{color:var(--fg)}
-.tiles{display:flex;flex-wrap:wrap;gap:12px}.tile{background:var(--card);border-radius:6px;
-padding:12px 18px;min-width:150px}.tile b{display:block;font-size:1.35rem;font-variant-numeric:tabular-nums}
-.scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
-th,td{text-align:right;padding:7px 12px;border-bottom:1px solid var(--line);white-space:nowrap}
-th:first-child,td:first-child,.words td,.words th{text-align:left}.words td{white-space:normal;overflow-wrap:anywhere}
-th{color:var(--dim);font-weight:600}.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,440px),1fr));
-gap:20px}figure{margin:0;background:var(--card);border-radius:6px;padding:14px}figcaption{font-weight:600;margin-bottom:6px}
-svg{width:100%;height:auto;display:block}svg text{fill:var(--dim);font-size:12px}.grid{stroke:var(--line)}
-polyline{fill:none;stroke-width:2.5}polyline.a{stroke:var(--a)}polyline.b{stroke:var(--b)}polyline.c{stroke:var(--c)}
-circle.a{fill:var(--a)}circle.b{fill:var(--b)}circle.c{fill:var(--c)}.legend{display:flex;gap:16px;font-size:13px;
-color:var(--dim);padding-left:8px}.key::before{content:"";display:inline-block;width:12px;height:3px;margin-right:6px;
-vertical-align:middle}.key.a::before{background:var(--a)}.key.b::before{background:var(--b)}
-.key.c::before{background:var(--c)}
-"""
+PAGE = "report.html"
+
+Level = Mapping[str, Any]
 
 
-_LATENCY_CHARTS = (
-    ("ttft_ms", "Time to first token"),
-    ("tpot_ms", "Time per output token"),
-    ("itl_ms", "Gap between tokens"),
-)
+def write_report(report: ValidationReport, results: Path) -> Path:
+    """Write report.json, report.html and each run's AIPerf export into the results folder; returns the page."""
+    write_text_atomic(results / REPORT, pretty_json(report.to_json()))
+    for level in _levels(report):
+        url = f"http://{report.endpoint['http']}"
+        write_text_atomic(results / level["folder"] / EXPORT, pretty_json(export(level, url=url)))
+    write_text_atomic(results / PAGE, html_page(report, results))
+    return results / PAGE
 
 
-def write_report(report: ValidationReport, folder: Path) -> tuple[Path, Path]:
-    """Write report.json and report.html into `folder`, each whole or not at all; returns their paths."""
-    json_path, html_path = folder / "report.json", folder / "report.html"
-    write_text_atomic(json_path, pretty_json(report.to_json()))
-    write_text_atomic(html_path, html_page(report))
-    return json_path, html_path
-
-
-def html_page(report: ValidationReport) -> str:
-    """One self-contained page: verdict, figures, charts, checks, conditions."""
-    check = report.check("throughput")
-    levels: Sequence[Mapping[str, Any]] = check.data.get("levels", ()) if check else ()
+def html_page(report: ValidationReport, results: Path) -> str:
+    """One self-contained page: verdict and bill on top, then figures, charts, checks, conditions."""
+    levels = _levels(report)
     title = str(report.about.get("identifier") or report.endpoint.get("http"))
     body = [
         f"<h1>{escape(title)}</h1>",
         f'<div class="dim">validated {_when(report)} in {report.duration_s:.0f} s</div>',
         _verdict(report),
-        _tiles(levels),
-        _charts(levels),
+        _tiles(report, levels),
+        curves(levels),
         _level_table(levels),
+        distributions(levels),
+        timelines(levels, results),
         _checks(report.checks),
         _facts(report),
     ]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>Validation of {escape(title)}</title><style>{_STYLE}</style></head>"
+        f"<title>Validation of {escape(title)}</title><style>{STYLE}</style></head>"
         f"<body><main>{''.join(body)}</main></body></html>\n"
     )
+
+
+def _levels(report: ValidationReport) -> Sequence[Level]:
+    check = report.check("throughput")
+    levels: Sequence[Level] = check.data.get("levels", ()) if check else ()
+    return levels
 
 
 def _when(report: ValidationReport) -> str:
@@ -86,60 +68,48 @@ def _when(report: ValidationReport) -> str:
 def _verdict(report: ValidationReport) -> str:
     status = report.verdict.status
     reasons = "".join(f"<li>{escape(reason)}</li>" for reason in report.verdict.reasons)
-    limits = ", ".join(f"{key} {value:g}" for key, value in report.limits.items()) or "none set"
+    check = report.check("throughput")
+    limits = {**report.limits, **(check.data.get("slo", {}) if check else {})}
+    said = ", ".join(f"{key} {value}" for key, value in limits.items()) or "none set"
+    unpaid = f". No bill: {report.bill['why_not']}" if "why_not" in report.bill else ""
+    cut = " <small>interrupted: this is what was measured until then</small>" if report.interrupted else ""
     return (
-        f'<section class="verdict {status}"><b>{status}</b>'
-        f'<div class="facts">Limits: {escape(limits)}</div><ul>{reasons}</ul></section>'
+        f'<section class="verdict {status}"><b>{status}</b>{cut}'
+        f'<div class="facts">Limits: {escape(said)}{escape(unpaid)}</div><ul>{reasons}</ul></section>'
     )
 
 
-def _tiles(levels: Sequence[Mapping[str, Any]]) -> str:
+def _tiles(report: ValidationReport, levels: Sequence[Level]) -> str:
     if not levels:
         return ""
     best = max(levels, key=lambda level: float(level["output_tokens_per_s"]))
     ttft = [level["ttft_ms"]["p95"] for level in levels if level["ttft_ms"]]
     rows = [
-        (f"{best['output_tokens_per_s']:,.1f}", f"output tokens/s at concurrency {best['concurrency']}"),
-        (f"{best['requests_per_s']:,.2f}", "requests/s there"),
+        *_found_tile(report),
+        (f"{best['output_tokens_per_s']:,.1f}", f"output tokens/s at {best['name']}"),
         (f"{min(ttft):,.1f} ms" if ttft else "-", "lowest TTFT p95"),
+        *bill_lines(report.bill),
         (f"{sum(level['output_tokens'] for level in levels):,}", "output tokens counted"),
-        (str(sum(level["requests"] - level["completed"] for level in levels)), "requests failed"),
+        (str(sum(sum(level["errors"].values()) for level in levels)), "requests failed"),
     ]
     tiles = (f'<div class="tile"><b>{escape(value)}</b><small>{escape(name)}</small></div>' for value, name in rows)
     return f'<section class="tiles">{"".join(tiles)}</section>'
 
 
-def _charts(levels: Sequence[Mapping[str, Any]]) -> str:
-    if not levels:
-        return ""
-    labels = [str(level["concurrency"]) for level in levels]
-    rate = Series(name="output tokens/s", css="a", values=tuple(level["output_tokens_per_s"] for level in levels))
-    figures = [line_chart("Throughput", "concurrency", "output tokens/s", labels, [rate])]
-    for key, title in _LATENCY_CHARTS:
-        lines = [
-            Series(name=name, css=css, values=tuple(level[key][name] if level[key] else None for level in levels))
-            for name, css in (("p50", "a"), ("p95", "b"), ("p99", "c"))
-        ]
-        figures.append(line_chart(title, "concurrency", "ms", labels, lines))
-    return f'<h2>By concurrency</h2><section class="charts">{"".join(figures)}</section>'
+def _found_tile(report: ValidationReport) -> list[tuple[str, str]]:
+    check = report.check("throughput")
+    found = check.data.get("search") if check else None
+    if not found or found["best"] is None:
+        return []
+    unit = " req/s" if found["kind"] == "rate" else ""
+    beyond = f", misses it at {found['beyond']:.4g}{unit}" if found["beyond"] else ""
+    return [(f"{found['best']:.4g}{unit}", f"highest {found['kind']} within the SLO{beyond}")]
 
 
-def _level_table(levels: Sequence[Mapping[str, Any]]) -> str:
+def _level_table(levels: Sequence[Level]) -> str:
     if not levels:
         return ""
-    rows = (
-        (
-            level["concurrency"],
-            f"{level['output_tokens_per_s']:.1f}",
-            f"{level['requests_per_s']:.2f}",
-            percentiles(level["ttft_ms"]),
-            percentiles(level["tpot_ms"]),
-            f"{level['completed']}/{level['requests']}",
-            level["output_tokens"],
-        )
-        for level in levels
-    )
-    return f'<h2>Figures</h2><div class="scroll">{_table(COLUMNS, rows)}</div>'
+    return f'<h2>Figures</h2><div class="scroll">{_table(COLUMNS, map(level_row, levels))}</div>'
 
 
 def _checks(checks: Sequence[CheckResult]) -> str:
@@ -153,9 +123,11 @@ def _checks(checks: Sequence[CheckResult]) -> str:
 
 def _facts(report: ValidationReport) -> str:
     check = report.check("throughput")
-    load = {key: value for key, value in (check.data if check else {}).items() if key != "levels"}
-    facts = {**report.about, **report.endpoint, **load}
-    cells = ((escape(str(key)), escape(_plain(value))) for key, value in facts.items())
+    load = {key: value for key, value in (check.data if check else {}).items() if key not in ("levels", "search")}
+    seen = report.check("physics")
+    network = {"round_trip_ms": seen.data["rtt_ms"]} if seen else {}
+    facts = {**report.about, **report.endpoint, **load, **network, **report.bill}
+    cells = ((escape(str(key)), escape(_plain(value))) for key, value in facts.items() if value not in (None, "", {}))
     rows = "".join(f"<tr><td>{key}</td><td>{value}</td></tr>" for key, value in cells)
     return f'<h2>Conditions</h2><table class="words">{rows}</table>'
 
@@ -166,7 +138,7 @@ def _plain(value: object) -> str:
         return ", ".join(f"{key} {_plain(inner)}" for key, inner in value.items() if inner is not None)
     if isinstance(value, (list, tuple)):
         return ", ".join(map(_plain, value))
-    return str(value)
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
 def _table(head: Iterable[object], rows: Iterable[Iterable[object]]) -> str:

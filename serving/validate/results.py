@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -10,6 +10,11 @@ from trtllm_kit.errors import KitError, PerformanceError, QualityError, RolloutE
 
 Status = Literal["pass", "warn", "fail", "skipped"]
 RANK: Mapping[Status, int] = {"skipped": 0, "pass": 1, "warn": 2, "fail": 3}
+
+
+def worst(statuses: Sequence[Status]) -> Status:
+    """The worst of them; nothing at all is a pass."""
+    return max(statuses, key=RANK.__getitem__, default="pass")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +46,8 @@ class ValidationReport:
     verdict: Verdict
     limits: Mapping[str, float]  # those that were set
     about: Mapping[str, Any] = field(default_factory=dict)  # identifier, digest, versions: whatever the caller knows
+    bill: Mapping[str, Any] = field(default_factory=dict)
+    interrupted: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, ready for json.dumps."""
@@ -78,5 +85,15 @@ _FAILURES: Mapping[str, tuple[type[KitError], str, str]] = {
         PerformanceError,
         "every request answered in full, within the limits of `validation:`",
         "read the reasons in the report; lower the load or the limits only if they are wrong",
+    ),
+    "physics": (
+        PerformanceError,
+        "figures that the hardware and the network allow",
+        "do not use these figures: look at how the server counts, and at whether it serves the model that was meant",
+    ),
+    "expectation": (
+        PerformanceError,
+        "the speed that this SKU is predicted to have, or had before",
+        "look at the GPU's clocks and neighbours, at the build flags, and at what `validate compare` says",
     ),
 }

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from serving.client.errors import RequestError, server_said, unreachable
+from serving.client.links import link_of
 from serving.client.loop import run
 from serving.client.request import Endpoint
 from serving.client.tensors import infer_message, outputs_of
-from serving.client.transports import TRANSPORTS
+from serving.validate.http_facts import no_such_model, openai_facts, triton_facts
 
 _TIMEOUT_S = 30.0
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ServerFacts:
     """Server version and the habits of the model that generates."""
 
@@ -25,8 +26,20 @@ class ServerFacts:
 
 
 def server_facts(endpoint: Endpoint) -> ServerFacts:
-    """Ask over gRPC; RequestError when nobody answers or the generating model is missing."""
-    return run(_facts(endpoint))
+    """Ask over the endpoint's own wire; RequestError when nobody answers, UsageError when its model is not there."""
+    link = link_of(endpoint)
+    layout = link.layout
+    engine = (layout.stop_model or layout.model) if layout else link.model
+    if endpoint.transport.endswith("grpc"):
+        found = run(_facts(endpoint, engine))
+    elif layout:
+        found = ServerFacts(*triton_facts(endpoint, engine))
+    else:
+        found = ServerFacts(*openai_facts(endpoint, endpoint.model or link.model))
+    asked = endpoint.model
+    if asked and found.models and asked not in found.models:
+        raise no_such_model(endpoint.http, asked, found.models)
+    return found
 
 
 def encode_on_server(endpoint: Endpoint, texts: list[str]) -> list[list[int]]:
@@ -34,10 +47,9 @@ def encode_on_server(endpoint: Endpoint, texts: list[str]) -> list[list[int]]:
     return run(_encode(endpoint, texts))
 
 
-async def _facts(endpoint: Endpoint) -> ServerFacts:
+async def _facts(endpoint: Endpoint, engine: str) -> ServerFacts:
     from tritonclient.grpc import service_pb2
 
-    engine = TRANSPORTS[endpoint.transport].layout.stop_model or TRANSPORTS[endpoint.transport].layout.model
     async with _Unary(endpoint) as ask:
         metadata = await ask("ServerMetadata", service_pb2.ServerMetadataRequest(), service_pb2.ServerMetadataResponse)
         index = await ask("RepositoryIndex", service_pb2.RepositoryIndexRequest(), service_pb2.RepositoryIndexResponse)

@@ -14,7 +14,7 @@ from trtllm_kit.errors import BuildStepError
 
 
 def _stage(inputs: dict[str, Any], runs: list[int]) -> Stage:
-    def run(out: Path, _talk: Talk) -> None:
+    def run(out: Path, _work: Path, _talk: Talk) -> None:
         runs.append(1)
         (out / "result").write_text(str(inputs))
 
@@ -32,7 +32,7 @@ def test_a_stage_runs_once_for_the_same_inputs(tmp_path: Path) -> None:
 def test_a_stage_that_fails_leaves_nothing_and_runs_again(tmp_path: Path) -> None:
     store = Store(tmp_path)
 
-    def fail(out: Path, _talk: Talk) -> None:
+    def fail(out: Path, _work: Path, _talk: Talk) -> None:
         (out / "half").write_text("x")
         raise BuildStepError("no")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -12,28 +14,13 @@ from serving.deploy.machine import this_machine
 from serving.deploy.options import DEFAULT_TIMEOUT_S, DeployOptions, Outcome
 from serving.deploy.targets import TARGETS
 from trtllm_kit.cli import options
+from trtllm_kit.cli.default_group import DefaultGroup
 from trtllm_kit.cli.session import open_store
 from trtllm_kit.console import StderrTalk
+from trtllm_kit.errors import IncompatibleError
 
 
-class _DeployGroup(click.Group):
-    """`deploy [ARTIFACT]` deploys; a first word that is a subcommand runs that."""
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0] in self.commands:
-            return super().resolve_command(ctx, args)
-        return "start", start, args
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        asks_for_help = bool(set(args) & {"-h", "--help"})
-        if not asks_for_help and (not args or args[0] not in self.commands):
-            args = ["start", *args]
-        return super().parse_args(ctx, args)
-
-
-@click.group(cls=_DeployGroup)
+@click.group(cls=DefaultGroup, default="start")
 def deploy() -> None:
     """Serve an artifact with Triton; then status, logs and stop.
 
@@ -56,6 +43,7 @@ def deploy() -> None:
 @click.option("--image", help="Container image.  [default: the one that the artifact was built for]")
 @click.option("--gpu", "gpus", multiple=True, help="GPU index or UUID for a container; repeat for more.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for the container's files.")
+@click.option("--require-validated", is_flag=True, help="Only what `validate` has passed on this SKU; else exit 5.")
 @options.store
 @options.output
 @options.quiet
@@ -70,6 +58,7 @@ def start(
     image: str | None,
     gpus: tuple[str, ...],
     out: Path | None,
+    require_validated: bool,
     store_root: Path | None,
     output: str,
     quiet: bool,
@@ -78,6 +67,8 @@ def start(
     store = open_store(store_root)
     folder = store.find_artifact(artifact)
     content = manifest.verify(folder)
+    if require_validated:
+        _check_validated(content)
     asked = DeployOptions(
         store=store.root,
         name=name,
@@ -129,6 +120,19 @@ def stop(name: str, store_root: Path | None) -> None:
     """End deployment NAME; its artifact stays."""
     clean = manage.stop(open_store(store_root).root, name)
     click.echo(f"{name} stopped" + ("" if clean else " (it had to be killed)"), err=True)
+
+
+def _check_validated(content: Mapping[str, Any]) -> None:
+    sku = str(content["target"]["sku"])
+    if manifest.passing_validation(content, sku) is None:
+        seen = [entry for entry in content.get("validations", ()) if entry.get("sku") == sku]
+        raise IncompatibleError(
+            f"{content['identifier']} has "
+            + ("failed its last validation" if seen else "no validation")
+            + f" on {sku}",
+            expected="an artifact whose last complete `trtllm-kit validate` on this SKU passed",
+            fix="deploy it without --require-validated on a machine of its own, and run `trtllm-kit validate` there",
+        )
 
 
 def _show(outcome: Outcome) -> None:

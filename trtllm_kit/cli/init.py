@@ -19,7 +19,7 @@ model: {model}              # Hugging Face id (org/name@revision) or a folder
 # name: my-model               # the identifier's first part; default: from the model's name
 # trust_remote_code: false     # only ever by this switch
 
-precision: auto                # bf16 | fp16 | int8_wo
+precision: auto                # bf16, fp8, int8_wo, int4_awq, nvfp4, ...: see docs/quantization.md
 runtime: auto                  # tensorrt | pytorch | cpu
 # trtllm_version: auto         # the line that the artifact is for; 1.2.1 is the last with engines
 
@@ -33,6 +33,22 @@ kv_cache:
   # free_gpu_memory_fraction: 0.9
   # enable_block_reuse: auto   # prefix caching
   # max_tokens: auto           # capacity of the paged pool in tokens
+
+quantization:
+  # exclude: []                # patterns of layer names that stay in 16 bits, e.g. ["*.layers.0.*", "*.down_proj"]
+  # auto_exclude: 0            # leave so many of the most sensitive layers in 16 bits
+  # layers: {{}}                 # of `precision: mixed`: pattern -> precision, e.g. {{"*.mlp.*": int4_awq, "*": fp8}}
+  # group_size: auto           # of AWQ: 128 or 64
+
+calibration:                   # for precisions that measure what passes through the model
+  # data: default              # JSONL of texts or chats, a dataset id, or the bundled text; your own is better
+  # samples: auto
+  # max_seq_len: auto
+
+evaluation:                    # the quality gate: exit 6 when more is lost than this allows
+  # enabled: auto              # auto: wherever weights have fewer than 16 bits
+  # data: []                   # your own prompts as JSONL, beside the bundled held-out text
+  # limits: {{}}                # in place of the precision's own, e.g. {{perplexity_increase: 0.3, kl_mean: 0.02}}
 
 build:                         # limits and flags of trtllm-build, by its own names
   max_batch_size: auto

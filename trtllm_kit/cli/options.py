@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +13,23 @@ import click
 from trtllm_kit.spec import RUNTIMES, SPEC_NAME
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+
+
+class Bytes(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on only
+    """A size such as 8GB, 512MB or 1.5GiB."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Bytes of `value`."""
+        if isinstance(value, int):
+            return value
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", str(value).strip(), re.IGNORECASE)
+        if found is None:
+            self.fail(f"'{value}' is no size: write 8GB, 512MB or 1.5GiB", param, ctx)
+        number, prefix, binary = found.groups()
+        return int(float(number) * (1024 if binary else 1000) ** " kmgt".index(prefix.lower() or " "))
+
 
 spec = click.option(
     "-f",
@@ -41,11 +59,16 @@ output = click.option(
 )
 quiet = click.option("-q", "--quiet", is_flag=True, help="Only results, warnings and errors.")
 model = click.option("--model", help="Hugging Face id (org/name@revision) or folder.")
-precision = click.option("--precision", help="Weights and activations: bf16, fp16, int8_wo.")
+precision = click.option(
+    "--precision", help="Weights and activations: bf16, fp8, int4_awq, nvfp4, ...; see docs/quantization.md."
+)
 sku = click.option("--sku", help="The GPU SKU to build for, e.g. h100_sxm, l40s or cpu.")
 runtime = click.option("--runtime", type=click.Choice(list(RUNTIMES)), help="Which runtime serves it.")
 
-_BUILD = (spec, overrides, store, model, precision, sku, runtime, output, quiet)
+max_ram = click.option("--max-ram", type=Bytes(), help="Bound of the quantizer's memory, e.g. 8GB.")
+max_vram = click.option("--max-vram", type=Bytes(), help="Bound of the quantizer's GPU memory, e.g. 20GB.")
+
+_BUILD = (spec, overrides, store, model, precision, sku, runtime, max_ram, max_vram, output, quiet)
 
 
 def build_options(command: _F) -> _F:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from builder.digests import DigestCache
 from builder.fetch import fetch
 from builder.pipeline import Pipeline
+from builder.quantize.calibration.resources import Resources
 from builder.resolve import resolve
 from builder.store import Store, default_root
 from serving.render import RepositoryRenderer
@@ -37,6 +38,8 @@ class BuildRequest:
     precision: str | None
     sku: str | None
     runtime: str | None
+    max_ram: int | None
+    max_vram: int | None
     output: str
     quiet: bool
 
@@ -54,7 +57,8 @@ class BuildRequest:
         plan = resolve(spec, checkpoint)
         for warning in plan.warnings:
             talk.warn(warning)
-        return Pipeline(plan=plan, store=store, renderer=RepositoryRenderer())
+        resources = Resources(max_ram_bytes=self.max_ram, max_vram_bytes=self.max_vram)
+        return Pipeline(plan=plan, store=store, renderer=RepositoryRenderer(), resources=resources)
 
     def _spec(self) -> specs.Spec:
         flags = {"model": self.model, "precision": self.precision, "target.sku": self.sku, "runtime": self.runtime}
