@@ -46,7 +46,8 @@ class ModelShape:
     @classmethod
     def from_config(cls, raw: Mapping[str, Any], name: str = "") -> ModelShape:
         """From a Hugging Face `config.json`; SpecError names the key that is missing."""
-        return _from_config(raw.get("text_config") or raw, name)
+        inner = raw.get("text_config")  # of a model that also sees images
+        return _from_config(inner if isinstance(inner, Mapping) else raw, name)
 
     @property
     def is_moe(self) -> bool:
