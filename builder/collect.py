@@ -11,7 +11,7 @@ from builder.store import Store
 
 
 def collect(store: Store, *, dry_run: bool) -> list[Path]:
-    """Remove (or only name) unneeded artifacts and stage outputs; returns their folders."""
+    """Remove (or only name) unneeded artifacts, stage outputs and unfinished work; returns their folders."""
     store.sweep()
     wanted = {str(record["artifact"]) for record in store.refs().values()} | _deployed(store)
     doomed = [store.artifact_folder(digest) for digest in store.artifacts() if digest not in wanted]
@@ -23,6 +23,8 @@ def collect(store: Store, *, dry_run: bool) -> list[Path]:
     for folder in sorted((store.root / "stages").glob("*/*")):
         if (folder / RECORD).is_file() and (folder.parent.name, folder.name) not in keys:
             doomed.append(folder)
+    # No build is at work in a folder whose lock is free: it failed or was killed, and nobody took it up again.
+    doomed += [folder for folder in sorted((store.root / "work").glob("*")) if not store.is_locked(folder.name)]
     if not dry_run:
         for folder in doomed:
             shutil.rmtree(folder)

@@ -72,6 +72,7 @@ class CalibrationPlan:
     max_seq_len: int  # tokens of a sample
     seed: int
     device: str  # "cpu" | "cuda"
+    dtype: str  # of the forward pass: "float32" | "bfloat16"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,4 +181,4 @@ class BuildPlan:
         }
 
     def _calibration(self) -> dict[str, Any]:
-        return {} if self.calibration is None else {**asdict(self.calibration), "dtype": self.recipe.calibration_dtype}
+        return {} if self.calibration is None else asdict(self.calibration)

@@ -62,6 +62,18 @@ class Store:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
+    def is_locked(self, name: str) -> bool:
+        """Whether a process holds `name` at this moment."""
+        path = self.root / "locks" / name
+        if not path.is_file():
+            return False
+        with path.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
     def set_ref(self, name: str, record: dict[str, Any]) -> None:
         """Point `refs/<name>` at a record, atomically; a ref that says the same already is left untouched."""
         if self.get_ref(name) != record:

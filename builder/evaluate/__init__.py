@@ -12,7 +12,7 @@ from typing import Any
 
 from builder.checkpoint import Checkpoint
 from builder.evaluate.batch import Batch
-from builder.evaluate.checks import check_same_model, check_same_tokenizer
+from builder.evaluate.checks import check_base, check_same_model, check_same_tokenizer
 from builder.evaluate.documents import Corpus
 from builder.evaluate.gate import limits_in_force, measure, pass_or_fail, understood
 from builder.evaluate.limits import check_limits, nearest_width
@@ -48,6 +48,7 @@ def evaluate(
     QualityError when the quantized model computes NaN. A gate that is not passed is no exception here.
     """
     check_limits(settings.limits)
+    check_base(checkpoint)
     reader = open_checkpoint(quantized)
     check_same_model(checkpoint.config, reader.config)
     check_same_tokenizer(checkpoint.path, quantized)

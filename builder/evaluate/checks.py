@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from builder.checkpoint import Checkpoint
 from builder.model_config import ModelConfig
 from trtllm_kit.errors import SpecError
 from trtllm_kit.files import read_json
@@ -14,6 +15,16 @@ _SHAPE = (
     "num_key_value_heads", "head_size", "vocab_size", "tie_word_embeddings",
 )  # fmt: skip
 _FIX = "give the checkpoint that it was made from with --against"
+
+
+def check_base(base: Checkpoint) -> None:
+    """SpecError for a base that is quantized itself: there would be nothing to measure a loss from."""
+    if base.quantized is not None:
+        raise SpecError(
+            f"{base.source} is quantized itself, to {base.quantized.precision}",
+            expected="the checkpoint in 16 or 32 bits that the other was made from",
+            fix=_FIX,
+        )
 
 
 def check_same_model(base: ModelConfig, other: ModelConfig) -> None:

@@ -49,7 +49,11 @@ class Recipe:
         if scheme is None or facts is None:
             return PLAIN
         found = FORMATS[facts.format]
-        return found.of_group(self.group_size or scheme.group_sizes[0]) if scheme.group_sizes else found
+        if not scheme.group_sizes:
+            return found
+        # In a mixed recipe the size is for the schemes that have a choice.
+        chosen = next((size for size in scheme.group_sizes if size == self.group_size), scheme.group_sizes[0])
+        return found.of_group(chosen)
 
     def schemes(self) -> tuple[Scheme, ...]:
         """Every scheme that a linear may get."""

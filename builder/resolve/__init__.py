@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from builder.checkpoint import Checkpoint
 from builder.compile.flag_rules import check_flags
 from builder.compile.table import compiler_for
@@ -44,6 +46,9 @@ def resolve(spec: Spec, checkpoint: Checkpoint) -> BuildPlan:
     family = family_of(checkpoint.config.architecture)
     check_support(runtime, family, precision, schemes, spec.kv_cache.dtype, sku, version)
     recipe = choose_recipe(spec, checkpoint, runtime, precision, schemes, choices)
+    calibration = choose_calibration(spec, checkpoint, recipe, choices)
+    if calibration is not None:
+        recipe = replace(recipe, calibration_dtype=calibration.dtype)
     max_seq_len = choose_max_seq_len(spec, checkpoint, choices)
     place = placement(spec, checkpoint, sku, runtime, weight_bits(recipe, checkpoint), max_seq_len)
     place = choose_parallelism(spec, place, choices)
@@ -74,7 +79,7 @@ def resolve(spec: Spec, checkpoint: Checkpoint) -> BuildPlan:
         checkpoint=checkpoint,
         precision=precision,
         recipe=recipe,
-        calibration=choose_calibration(spec, checkpoint, recipe, choices),
+        calibration=calibration,
         evaluation=choose_evaluation(spec, checkpoint, recipe, choices),
         sku=sku,
         tp_size=place.tp_size,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 from builder.checkpoint import Checkpoint
 from builder.evaluate.limits import check_limits
@@ -10,11 +11,13 @@ from builder.evaluate.settings import EvaluationSettings
 from builder.families import Family, family_of
 from builder.plan import CalibrationPlan, EvaluationPlan
 from builder.prequantized import check_as_it_is
+from builder.quantize.calibration import compute_dtype
 from builder.quantize.formats import FORMATS
 from builder.quantize.passthrough import recipe_of
 from builder.quantize.recipe import Recipe
 from builder.quantize.schemes import MIXED, SCHEMES, Scheme, find_scheme
 from builder.resolve.choices import Choices
+from builder.store import default_root
 from profiles import detect, precisions, support
 from profiles.skus import Sku
 from trtllm_kit.errors import SpecError
@@ -55,7 +58,11 @@ def check_support(
         support.check(runtime, name, kv_dtype, sku, version, available=(*SCHEMES, MIXED))
         why = family.refusal(runtime, name)
         if why is not None:
-            possible = [row for row in SCHEMES if family.refusal(runtime, row) is None]
+            possible = [
+                row
+                for row in SCHEMES
+                if family.refusal(runtime, row) is None and support.is_possible(runtime, row, kv_dtype, sku, version)
+            ]
             raise SpecError(
                 f"a {family.architecture} in {name} cannot run in the {runtime} runtime: {why}",
                 expected=f"one of {', '.join(possible)} there" if possible else "another runtime",
@@ -106,6 +113,14 @@ def choose_calibration(spec: Spec, checkpoint: Checkpoint, recipe: Recipe, choic
         "NVML lists a GPU here" if gpu else "no GPU is here",
     )
     positions = checkpoint.config.max_position_embeddings
+    if written.max_seq_len != "auto" and written.max_seq_len > positions:
+        raise SpecError(
+            f"calibration.max_seq_len {written.max_seq_len} is more than the model's {positions} positions",
+            expected=f"at most {positions}",
+            fix="leave it out, or lower it",
+        )
+    if written.data.endswith(".jsonl"):
+        _check_file("calibration.data", written.data)
     return CalibrationPlan(
         data=written.data,
         samples=choices.take("calibration.samples", written.samples, SAMPLES, "scales settle well before that"),
@@ -114,6 +129,12 @@ def choose_calibration(spec: Spec, checkpoint: Checkpoint, recipe: Recipe, choic
         ),
         seed=written.seed,
         device=device,
+        dtype=choices.take(
+            "calibration.dtype",
+            written.dtype,
+            compute_dtype.choose(device, default_root() / "compute_dtype.json") if written.dtype == "auto" else "",
+            "the faster one here; float32 unless bfloat16 is faster by half",
+        ),
     )
 
 
@@ -122,6 +143,8 @@ def choose_evaluation(spec: Spec, checkpoint: Checkpoint, recipe: Recipe, choice
     written = spec.evaluation
     lossy = any(FORMATS[facts.format].bits < 16 for scheme in recipe.schemes() for facts in scheme.layouts.values())
     check_limits(written.limits)
+    for name in written.data:
+        _check_file("evaluation.data", name)
     if checkpoint.quantized is not None:
         if written.enabled is True:
             raise SpecError(
@@ -142,6 +165,15 @@ def choose_evaluation(spec: Spec, checkpoint: Checkpoint, recipe: Recipe, choice
     )
 
 
+def _check_file(key: str, name: str) -> None:
+    if not Path(name).is_file():
+        raise SpecError(
+            f"{key} names {name}, and there is no such file",
+            expected="a JSONL file",
+            fix="correct the path; a relative one is taken from the current folder",
+        )
+
+
 def weight_bits(recipe: Recipe, checkpoint: Checkpoint) -> float:
     """Bits for each weight of the linears on average, excluded layers and scales included: what the ledger counts."""
     family, config = family_of(checkpoint.config.architecture), checkpoint.config
@@ -159,7 +191,8 @@ def weight_bits(recipe: Recipe, checkpoint: Checkpoint) -> float:
 def _group_size(written: QuantizationSpec, schemes: tuple[Scheme, ...], choices: Choices) -> int | None:
     sizes = sorted({size for scheme in schemes for size in scheme.group_sizes if len(scheme.group_sizes) > 1})
     if written.group_size == "auto":
-        return None
+        size = next((scheme.group_sizes[0] for scheme in schemes if len(scheme.group_sizes) > 1), None)
+        return size and choices.take("quantization.group_size", "auto", size, "what upstream's recipes use")
     if written.group_size not in sizes:
         raise SpecError(
             f"quantization.group_size {written.group_size} does not exist for {', '.join(row.name for row in schemes)}",

@@ -14,8 +14,10 @@ from builder.quantize.calibration.resources import Resources
 from builder.quantize.passthrough import pass_through
 from builder.quantize.recipe import Recipe
 from builder.quantize.schemes import Layout
+from builder.quantize.torch_bits import import_torch
 from trtllm_kit import __version__
 from trtllm_kit.console import Talk
+from trtllm_kit.errors import HostError
 
 _CHECKED_TIMES = 2
 """How many groups are quantized alone to see what each costs, for each one that is to be left out."""
@@ -56,6 +58,8 @@ def run(plan: BuildPlan, layout: Layout, resources: Resources, out: Path, work: 
         pass_through(plan.checkpoint, layout=layout, **sizes, out=out, talk=talk)
         return
     text = plan.calibration
+    if text is not None:
+        _check_device(text.device)
     calibration = text and samples.load(
         text.data,
         plan.checkpoint.path,
@@ -80,6 +84,16 @@ def run(plan: BuildPlan, layout: Layout, resources: Resources, out: Path, work: 
         recipe = without_costliest(plan, recipe, trial, work / "measure", talk)
         shutil.rmtree(trial)
     quantize(plan.checkpoint, recipe, **rest, out=out, work=work / "last")
+
+
+def _check_device(device: str) -> None:
+    """A GPU that the driver lists is none to a torch that was built for the processor."""
+    if device == "cuda" and not import_torch("calibration").cuda.is_available():
+        raise HostError(
+            "calibration.device is cuda, and torch sees no GPU here",
+            expected="a GPU, its driver, and a torch that was built for it",
+            fix="set calibration.device to cpu, or install torch with CUDA",
+        )
 
 
 def without_costliest(plan: BuildPlan, recipe: Recipe, trial: Path, work: Path, talk: Talk) -> Recipe:

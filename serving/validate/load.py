@@ -71,8 +71,9 @@ class Load:
 
     def open_loop(self, rate: float) -> Offer:
         """A level of so many requests per second."""
-        loop = OpenLoop(rate=rate, kind=self.arrivals, burstiness=self.burstiness, seed=self.seed)
-        return Offer(name=f"{rate:g} req/s", arrivals=loop, rate=rate, seed=self.seed + round(1000 * rate))
+        seed = self.seed + round(1000 * rate)
+        loop = OpenLoop(rate=rate, kind=self.arrivals, burstiness=self.burstiness, seed=seed)
+        return Offer(name=f"{rate:g} req/s", arrivals=loop, rate=rate, seed=seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +87,11 @@ class Offer:
     rate: float | None = None
 
     def again(self, number: int) -> Offer:
-        """The same load with other prompts, so that a repeat finds nothing in the cache."""
-        return replace(self, seed=self.seed + 1_000_003 * number)
+        """The same load with other prompts and gaps, so that a repeat is independent and finds nothing in the cache."""
+        seed, arrivals = self.seed + 1_000_003 * number, self.arrivals
+        if isinstance(arrivals, OpenLoop):
+            arrivals = replace(arrivals, seed=seed)
+        return replace(self, seed=seed, arrivals=arrivals)
 
     def plan(self, load: Load, *, tokenizer_dir: Path | None, stream: bool) -> LoadPlan:
         """What the generator runs. A counted number of requests is measured whole, a duration in its steady part."""

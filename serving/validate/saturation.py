@@ -14,6 +14,7 @@ from serving.validate.results import Status
 
 GOOD_SHARE = 0.99
 _STEP = 2.0
+_LEAST_RATE = 0.01
 _FINE = 1.08
 """How near the two ends come, as a ratio; neighbouring concurrencies are as near as they can be."""
 
@@ -70,9 +71,8 @@ def find_max(search: Search, load: Load, run: Callable[[Offer], Level | None]) -
     value = search.start
     while hunt.probe(value) and value < search.most:
         value = min(value * _STEP, search.most)
-    if hunt.best is None:
-        while hunt.beyond is not None and (lower := hunt.below(hunt.beyond)) is not None and not hunt.probe(lower):
-            pass
+    while hunt.best is None and (lower := hunt.below()) is not None:
+        hunt.probe(lower)
     while hunt.best is not None and not hunt.ended:
         if (between := hunt.between()) is not None:
             hunt.probe(between)
@@ -149,12 +149,12 @@ class _Hunt:
         self._confirmed = best if self.probe(best, again=1) else None
         return self._confirmed is not None
 
-    def below(self, value: float) -> float | None:
-        """A lower level to try where none has held yet."""
-        if self.ended or len(self._probes) > 12:
+    def below(self) -> float | None:
+        """A lower level to try where none has held yet; None when it would be less than a user, or next to nothing."""
+        if self.ended or self.beyond is None:
             return None
-        lower = value / _STEP
-        return lower if self._search.kind == "rate" or lower >= 1 else None
+        lower = self.beyond / _STEP
+        return lower if lower >= (1 if self._search.kind == "concurrency" else _LEAST_RATE) else None
 
     def between(self) -> float | None:
         """The next level to try; None when the ends are near enough."""
@@ -162,8 +162,7 @@ class _Hunt:
         if self.ended or best is None or beyond is None:
             return None
         middle = math.sqrt(best * beyond)
-        if self._search.kind == "concurrency":
-            middle = float(round(middle))
+        middle = float(round(middle) if self._search.kind == "concurrency" else f"{middle:.3g}")
         return middle if best < middle < beyond and beyond / best > _FINE else None
 
     def found(self) -> Found:

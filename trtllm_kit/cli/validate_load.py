@@ -46,7 +46,11 @@ _OPTIONS = (
     click.option("--arrivals", type=click.Choice(list(GAPS)), default="poisson", show_default=True, help="Of --rate."),
     click.option("--burstiness", type=_POSITIVE, default=1.0, show_default=True, help="Shape of gamma; < 1 is bursty."),
     click.option(
-        "--duration", "duration_s", type=_seconds, metavar="TIME", help="Of each level.  [default: 30s in open loops]"
+        "--duration",
+        "duration_s",
+        type=_seconds,
+        metavar="TIME",
+        help="Of each level.  [default: 30s where --rate or --find-max]",
     ),
     click.option("--within", "within_percent", type=_POSITIVE, help="End a level once its means are known so well, %."),
     click.option("--repeats", type=_COUNT, default=1, show_default=True, help="Runs of each level; the median counts."),
@@ -125,7 +129,7 @@ class LoadRequest:
         """
         from serving.load.dataset import read_dataset, read_trace
         from serving.load.slo import parse_slo
-        from serving.validate.load import SEED, Load
+        from serving.validate.load import OPEN_LOOP_S, SEED, Load
 
         self._check()
         lengths = {"input_len": _lengths(self.input_text), "output_len": _lengths(self.output_text)}
@@ -143,7 +147,7 @@ class LoadRequest:
             rates=self.rates,
             arrivals=self.arrivals,
             burstiness=self.burstiness,
-            duration_s=self.duration_s,
+            duration_s=self.duration_s or (OPEN_LOOP_S if self.find_max else None),
             precision=self.within_percent / 100 if self.within_percent else None,
             repeats=self.repeats,
             seed=seed,

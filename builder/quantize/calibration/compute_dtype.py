@@ -27,26 +27,28 @@ def choose(device: str, cache: Path) -> str:
     Args:
         cache: a JSON file of what was measured before, by processor and torch release.
     """
+    if device != "cpu":
+        return "bfloat16"
     known = _load(cache)
-    key = f"{_processor()} {device} {os.environ.get('ONEDNN_MAX_CPU_ISA', '')}".strip()
+    key = f"{_processor()} {os.environ.get('ONEDNN_MAX_CPU_ISA', '')}".strip()
     if key not in known:
-        known[key] = _measure(device)
+        known[key] = _measure()
         write_text_atomic(cache, pretty_json(known))
     return str(known[key])
 
 
-def _measure(device: str) -> str:
+def _measure() -> str:
     torch = import_torch("calibration")
-    times = {dtype: _seconds(torch, getattr(torch, dtype), device) for dtype in ("float32", "bfloat16")}
+    times = {dtype: _seconds(torch, getattr(torch, dtype)) for dtype in ("float32", "bfloat16")}
     return "bfloat16" if times["float32"] > _CLEARLY * times["bfloat16"] else "float32"
 
 
-def _seconds(torch: Any, dtype: Any, device: str) -> float:
+def _seconds(torch: Any, dtype: Any) -> float:
     """The fastest of a few products on one thread, so that other work on the machine counts little."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        left, right = (torch.ones(_SIZE, _SIZE, dtype=dtype, device=device) for _ in range(2))
+        left, right = (torch.ones(_SIZE, _SIZE, dtype=dtype) for _ in range(2))
         times = []
         for _ in range(_ROUNDS + 1):  # the first one loads the kernel
             started = time.perf_counter()

@@ -146,7 +146,7 @@ def test_aiperfs_own_token_counts_give_way_to_the_servers() -> None:
     (point,) = read_side(Path(__file__).parent / "golden" / "aiperf_0.13.json").points
     assert point.name == "concurrency 16"
     assert point.level["output_tokens"] == 512
-    assert point.level["output_tokens_per_s"] == pytest.approx(512 / 1.2783086, rel=0.01)
+    assert point.level["output_tokens_per_s"] == pytest.approx(512 / 1.2783086, rel=0.02)
     assert not point.level["tpot_ms"] and "1,714 tokens from the text" in point.level["notes"][0]
     assert point.level["ttft_ms"]["p50"] == pytest.approx(231.52, abs=0.01)
 

@@ -33,5 +33,5 @@ def test_bfloat16_has_to_be_clearly_faster(
     seconds: tuple[float, float], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left = list(seconds)
-    monkeypatch.setattr(compute_dtype, "_seconds", lambda torch, dtype, device: left.pop(0))
+    monkeypatch.setattr(compute_dtype, "_seconds", lambda torch, dtype: left.pop(0))
     assert compute_dtype.choose("cpu", tmp_path / "dtype.json") == expected
