@@ -1,4 +1,4 @@
-"""What a quantized build refuses while it is planned, through the front door: nothing is read or written before."""
+"""What quantized builds refuse, and when: through the front door, with everything as a person has it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from builder.resolve.quantization import check_support
 from builder.store import Store
 from profiles.skus import skus
 from trtllm_kit.errors import SpecError
+
+STANDIN = Path(__file__).parent / "standins" / "trtllm-build"
 
 
 @pytest.mark.parametrize(
@@ -56,6 +58,16 @@ def test_a_gpu_that_torch_cannot_use_is_said_so(kit: Any, tiny_llama: Path) -> N
     assert "torch sees no GPU" in refused.err
 
 
+@pytest.mark.parametrize("precision", ["int4_awq", "w4a8_awq"])
+def test_packed_weights_have_the_shape_that_the_engine_builder_wants(
+    precision: str, kit: Any, tiny_llama: Path
+) -> None:
+    arguments = ("--model", str(tiny_llama), "--precision", precision, "--sku", "h100_sxm", "--runtime", "tensorrt")
+    few = ("--set", "calibration.samples=4", "--set", "calibration.max_seq_len=64", "--set", "evaluation.enabled=false")
+    built = kit.ok("build", "engine", *arguments, *few, TRTLLM_BUILD_COMMAND=str(STANDIN)).out.strip()
+    assert (Path(built) / "rank0.engine").is_file()
+
+
 def test_the_plan_names_the_group_size_that_the_quantizer_takes(kit: Any, tiny_llama: Path) -> None:
     arguments = ("--model", str(tiny_llama), "--precision", "int4_awq", "--sku", "cpu", "--output", "json")
     assert kit.ok("plan", *arguments).json["spec"]["quantization"]["group_size"] == 128
@@ -81,9 +93,18 @@ def test_what_a_failed_build_kept_to_go_on_from_is_collected(kit: Any, tiny_llam
     held = kit.store / "work" / f"quantize-{'1' * 64}"
     held.mkdir()
     with Store(kit.store).lock(held.name):
-        listed = kit.ok("artifact", "collect", "--dry-run")
+        listed = kit.ok("artifact", "gc", "--dry-run")
         assert str(kept.parent) in listed.out + listed.err
         assert kept.is_dir()
-        kit.ok("artifact", "collect")
+        kit.ok("artifact", "gc")
         assert held.is_dir()
     assert not kept.parent.exists()
+
+
+@pytest.mark.parametrize("written", [{"quant_method": "gptq", "bits": 4}, "yes"])
+def test_a_quantization_that_is_not_known_is_not_read_as_none(written: Any, kit: Any, model_copy: Path) -> None:
+    tree = json.loads((model_copy / "config.json").read_text())
+    (model_copy / "config.json").write_text(json.dumps(tree | {"quantization_config": written}))
+    refused = kit.run("checkpoint", "inspect", str(model_copy))
+    assert refused.code == 3
+    assert "which the kit does not know" in refused.err

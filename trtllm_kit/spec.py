@@ -176,7 +176,7 @@ class Spec(_Strict):
 def load(path: Path, overrides: dict[str, Any] | None = None) -> Spec:
     """Read a spec file and apply dotted overrides (`{"target.sku": "l40s"}`).
 
-    A relative `model` folder is taken from where the spec lies, so that a build means the same from any directory.
+    Relative files and folders are taken from where the spec lies, so that a build means the same from any directory.
     Raises SpecError naming the file and the key.
     """
     try:
@@ -193,7 +193,7 @@ def load(path: Path, overrides: dict[str, Any] | None = None) -> Spec:
         raise SpecError(f"{path} is not YAML: {error}", expected="keys and values, see docs/spec.md") from None
     if not isinstance(tree, dict):
         raise SpecError(f"{path} holds no keys", expected="at least `model:`", fix="see docs/spec.md")
-    _anchor_model(tree, path.parent)
+    _anchor(tree, path.parent)
     return parse(tree, overrides, origin=str(path))
 
 
@@ -227,10 +227,20 @@ def override(text: str) -> tuple[str, Any]:
         raise SpecError(f"--set {text}: the value is not YAML: {error}") from None
 
 
-def _anchor_model(tree: dict[str, Any], folder: Path) -> None:
-    model = tree.get("model")
-    if isinstance(model, str) and not Path(model).is_absolute() and (folder / model).is_dir():
-        tree["model"] = str(folder / model)
+def _anchor(tree: dict[str, Any], folder: Path) -> None:
+    """Make what names something beside the spec absolute; an id on the hub, or what is not there, stays as it is."""
+
+    def found(name: Any) -> Any:
+        beside = isinstance(name, str) and not Path(name).is_absolute() and (folder / name).exists()
+        return str(folder / name) if beside else name
+
+    if "model" in tree:
+        tree["model"] = found(tree["model"])
+    for group in ("calibration", "evaluation"):
+        keys = tree.get(group)
+        if isinstance(keys, dict) and keys.get("data"):
+            data = keys["data"]
+            keys["data"] = [found(name) for name in data] if isinstance(data, list) else found(data)
 
 
 def _put(tree: dict[str, Any], dotted: str, value: Any) -> None:

@@ -10,6 +10,7 @@ from builder.checkpoint import Checkpoint
 from builder.families import Family, LinearGroup, family_of
 from builder.quantize.algorithms.copy import convert
 from builder.quantize.calibration.calibrate import Calibration, Observed
+from builder.quantize.calibration.heap import give_back
 from builder.quantize.calibration.statistics import CacheObserver
 from builder.quantize.journal import Journal
 from builder.quantize.layouts import LayoutWriter
@@ -54,6 +55,7 @@ class LayerStream:
             figures = self._layer(writer, calibration, layer)
             writer.flush()
             journal.record(layer + 1, figures)
+            give_back()
         talk.progress(layers + 1, layers + 2, title)
         self._copy(writer, [name for name in self._family.shapes(self._config) if not self._in_layers(name)])
         talk.progress(layers + 2, layers + 2, title)

@@ -73,3 +73,13 @@ def test_a_model_folder_is_taken_from_where_the_spec_lies(tmp_path: Path) -> Non
     path = tmp_path / "trtllm-kit.yaml"
     path.write_text("model: model\n")
     assert specs.load(path).model == str(tmp_path / "model")
+
+
+def test_text_beside_the_spec_is_found_from_any_folder(tmp_path: Path) -> None:
+    (tmp_path / "own.jsonl").write_text("{}\n")
+    path = tmp_path / "trtllm-kit.yaml"
+    path.write_text("model: org/name\ncalibration: {data: own.jsonl}\nevaluation: {data: [own.jsonl, absent.jsonl]}\n")
+    spec = specs.load(path)
+    assert spec.model == "org/name"
+    assert spec.calibration.data == str(tmp_path / "own.jsonl")
+    assert spec.evaluation.data == [str(tmp_path / "own.jsonl"), "absent.jsonl"]

@@ -68,7 +68,7 @@ def _show(found: Inspection) -> None:
 
 def _summary(found: Inspection) -> Iterator[str]:
     plain = set(found.formats) == {"plain"}
-    scheme = found.quant_algo or ("unquantized" if plain else found.layout)
+    scheme = found.quant_algo or ("unquantized" if plain and found.layout in ("hf", "trtllm") else found.layout)
     formats = ", ".join(f"{count} {name}" for name, count in found.formats.items())
     yield f"[bold]{scheme}[/bold] in the {found.layout} layout, {found.architecture}, by {found.producer or 'unknown'}"
     built = " (trtllm-build rounds them)" if plain and found.quant_algo else ""

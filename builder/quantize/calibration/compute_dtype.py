@@ -10,10 +10,12 @@ import json
 import os
 import platform
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from builder.quantize.torch_bits import import_torch
+from trtllm_kit.errors import HostError
 from trtllm_kit.files import pretty_json, write_text_atomic
 
 _CLEARLY = 1.5
@@ -33,7 +35,8 @@ def choose(device: str, cache: Path) -> str:
     key = f"{_processor()} {os.environ.get('ONEDNN_MAX_CPU_ISA', '')}".strip()
     if key not in known:
         known[key] = _measure()
-        write_text_atomic(cache, pretty_json(known))
+        with suppress(HostError):  # where nothing can be remembered it is measured again
+            write_text_atomic(cache, pretty_json(known))
     return str(known[key])
 
 

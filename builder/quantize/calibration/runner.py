@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -12,13 +11,12 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from builder.quantize.calibration.experts import Routing
+from builder.quantize.calibration.heap import share_one_heap
 from builder.quantize.calibration.hidden import CHUNK_TOKENS, HiddenStates
 from builder.quantize.calibration.statistics import WAVE_TOKENS, InputObserver
 from builder.quantize.problem import Tensor
 
 T = TypeVar("T")
-
-_M_ARENA_MAX = -8  # of malloc.h
 
 
 class Workers:
@@ -42,7 +40,7 @@ def workers(threads: int | None = None) -> Iterator[Workers]:
     """As many threads as there are processors, while torch itself has one."""
     import torch
 
-    _share_one_heap()
+    share_one_heap()
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     pool = Workers(threads or len(os.sched_getaffinity(0)))
@@ -51,13 +49,6 @@ def workers(threads: int | None = None) -> Iterator[Workers]:
     finally:
         pool.close()
         torch.set_num_threads(before)
-
-
-def _share_one_heap() -> None:
-    """glibc gives each thread a heap, and a heap keeps what was freed: a layer's activations for every thread."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_ARENA_MAX, 1)
 
 
 class Watcher(Protocol):

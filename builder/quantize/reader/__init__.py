@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from builder.prequantized import find_quantization
 from builder.quantize.reader.base import CheckpointReader
 from builder.quantize.reader.foreign import METHODS, ForeignReader
 from builder.quantize.reader.hf import HfReader
@@ -21,5 +22,8 @@ def open_checkpoint(folder: Path) -> CheckpointReader:
     raw = read_json(folder / "config.json", "the checkpoint's config")
     if "architecture" in raw:
         return TrtllmReader(folder, raw)
-    method = (raw.get("quantization_config") or {}).get("quant_method")
-    return ForeignReader(folder, raw) if method in METHODS else HfReader(folder, raw)
+    settings = raw.get("quantization_config")
+    if isinstance(settings, dict) and settings.get("quant_method") in METHODS:
+        return ForeignReader(folder, raw)
+    find_quantization(folder, raw)  # refuses what would be read as if it were not quantized
+    return HfReader(folder, raw)

@@ -28,6 +28,10 @@ def test_a_broken_cache_is_measured_anew(tmp_path: Path) -> None:
     assert json.loads(cache.read_text())
 
 
+def test_what_cannot_be_remembered_is_measured_all_the_same() -> None:
+    assert compute_dtype.choose("cpu", Path("/sys/trtllm-kit/dtype.json")) in ("float32", "bfloat16")
+
+
 @pytest.mark.parametrize(("seconds", "expected"), [((1.0, 0.6), "bfloat16"), ((1.0, 0.8), "float32")])
 def test_bfloat16_has_to_be_clearly_faster(
     seconds: tuple[float, float], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
