@@ -38,9 +38,12 @@ golden: ## remake tests/golden/modelopt with NVIDIA ModelOpt, which needs enviro
 	done
 	$(VENV)/modelopt-0.47.0/bin/python tests/golden/make_numerics_golden.py
 
-benchmarks: $(BIN)/trtllm-kit ## the tables of docs/benchmarks.md
+benchmarks: $(BIN)/trtllm-kit ## the tables of docs, ours alone; each command takes the peers as options
 	$(BIN)/python benchmarks/cpu_engine.py
 	$(BIN)/python benchmarks/cpu_engine.py --checkpoint examples/tiny-llama
+	$(BIN)/python benchmarks/plan.py
+	$(BIN)/python benchmarks/validate/instrument.py
+	$(BIN)/python benchmarks/quantize/run.py --work $(STORE)/benchmark --rows 160m --bare
 
 clean: ## remove the environment and the demo's store
 	rm -rf $(VENV) $(STORE)

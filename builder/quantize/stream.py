@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator, Mapping
 
 from builder.checkpoint import Checkpoint
@@ -24,8 +23,6 @@ from builder.quantize.solve import GroupSolver, fill, float32
 from builder.quantize.torch_bits import from_torch, import_torch
 from trtllm_kit.console import Talk
 
-_WORTH_SAYING_S = 60.0
-
 Figures = dict[str, Mapping[str, float]]
 
 
@@ -43,11 +40,8 @@ class LayerStream:
         title, layers = f"quantize to {self._recipe.precision}", self._config.num_hidden_layers
         talk.progress(0, layers + 2, title)
         self._copy(writer, [self._family.embedding])
-        first, started = self._begin(calibration, journal), time.monotonic()
-        for layer in range(first, layers):
+        for layer in range(self._begin(calibration, journal), layers):
             talk.progress(layer + 1, layers + 2, title)
-            if layer == first + 1:
-                _say_estimate(talk, (time.monotonic() - started) * (layers - layer))
             self._read_ahead(layer + 1)
             if layer < journal.layer and calibration is not None and not self._recipe.quantized_predecessors:
                 calibration.skip(layer)
@@ -131,8 +125,3 @@ class LayerStream:
             descriptor = os.open(entry.file, os.O_RDONLY)
             os.posix_fadvise(descriptor, entry.start, entry.size_bytes, os.POSIX_FADV_WILLNEED)
             os.close(descriptor)
-
-
-def _say_estimate(talk: Talk, seconds: float) -> None:
-    if seconds > _WORTH_SAYING_S:
-        talk.say(f"about {seconds / 60:.0f} min to go, by the time of the first layer; a killed run can be resumed")
