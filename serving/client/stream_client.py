@@ -52,7 +52,7 @@ class StreamClient:
             return
         answer = _Answer(self._link.reader(), stream=True, address=self._pool.address)
         connection = self._pool.send(self._link.stop(self._endpoint, request_id), answer)
-        timer = asyncio.get_running_loop().call_later(_STOP_TIMEOUT_S, connection.close)
+        timer = asyncio.get_running_loop().call_later(_STOP_TIMEOUT_S, answer.expire, _STOP_TIMEOUT_S)
         try:
             while await answer.next() is not None:
                 pass
@@ -60,6 +60,8 @@ class StreamClient:
             pass
         finally:
             timer.cancel()
+            if answer.left_early:
+                connection.close()
 
     async def close(self) -> None:
         """Close all connections."""
