@@ -154,7 +154,7 @@ def find_scheme(name: str) -> Scheme:
         near = difflib.get_close_matches(name, SCHEMES, n=1, cutoff=0.6)
         raise SpecError(
             f"the precision '{name}' is unknown",
-            expected="one of " + ", ".join(SCHEMES),
+            expected="one of " + ", ".join((*SCHEMES, MIXED)),
             fix=f"write '{near[0]}'" if near else "choose one of these, or `auto`",
         )
     return scheme
