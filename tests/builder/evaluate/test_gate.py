@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,15 +50,17 @@ def evaluate(kit: Any, folder: Path, tiny_llama: Path, data: Path, *options: str
 
 
 def test_a_good_checkpoint_passes_and_leaves_a_page(
-    kit: Any, quantized: Quantized, tiny_llama: Path, data: Path, tmp_path: Path
+    kit: Any, quantized: Quantized, tiny_llama: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page = tmp_path / "report.html"
-    outcome = evaluate(kit, quantized("int8_wo"), tiny_llama, data, "--report", str(page))
+    page, checkpoint, scratch = tmp_path / "report.html", quantized("int8_wo"), tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    outcome = evaluate(kit, checkpoint, tiny_llama, data, "--report", str(page), TMPDIR=str(scratch))
     assert outcome.code == 0, outcome.err
     assert "quality: pass" in outcome.out
     assert "mean KL divergence" in outcome.out
     assert page.read_text().startswith("<!doctype html>")
-    assert not [path for path in Path(os.environ.get("TMPDIR", "/tmp")).glob("trtllm-kit-evaluate-*") if path.is_dir()]
+    assert not list(scratch.glob("trtllm-kit-*"))
 
 
 def test_a_broken_checkpoint_fails(kit: Any, broken: Path, tiny_llama: Path, data: Path) -> None:
