@@ -74,6 +74,20 @@ class DetectedGpu:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Place:
+    """What a process can be given: a whole GPU, or one slice where MIG is on, for then the driver hides the whole."""
+
+    id: str | None  # of the SKU; a slice has one even where the table does not have its profile
+    sku: Sku | None
+    gpu: DetectedGpu
+
+    @property
+    def is_slice(self) -> bool:
+        """Whether this is a part of a GPU. A process sees one, so there is no TP over several."""
+        return self.gpu.reading.mig_enabled
+
+
+@dataclass(frozen=True, kw_only=True)
 class Detection:
     """The GPUs of a machine. `reason` says why there are none when there are none."""
 
@@ -86,6 +100,11 @@ class Detection:
     def skus(self) -> tuple[str, ...]:
         """Ids of the whole GPUs' SKUs found, each once."""
         return tuple(dict.fromkeys(gpu.sku.id for gpu in self.gpus if gpu.sku))
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """All that processes can be given here, in NVML's order; a GPU with MIG on and no slice gives none."""
+        return tuple(place for gpu in self.gpus for place in _places(gpu))
 
 
 def detect() -> Detection:
@@ -114,6 +133,14 @@ def _identify(reading: GpuReading) -> DetectedGpu:
             return DetectedGpu(reading=reading, sku=sku, how=f"name {reading.name}")
     how = f"PCI id {device} and name '{reading.name}' are not in the SKU table"
     return DetectedGpu(reading=reading, sku=None, how=how)
+
+
+def _places(gpu: DetectedGpu) -> tuple[Place, ...]:
+    whole = gpu.sku.id if gpu.sku else None
+    if not gpu.reading.mig_enabled:
+        return (Place(id=whole, sku=gpu.sku, gpu=gpu),)
+    cuts = zip(gpu.reading.mig_slices, gpu.slices, strict=True)
+    return tuple(Place(id=whole and slice_id(whole, part.profile), sku=sku, gpu=gpu) for part, sku in cuts)
 
 
 def _plain(name: str) -> str:

@@ -25,10 +25,10 @@ from profiles.performance.rows import Measured, read
 from trtllm_kit.files import pretty_json, write_text_atomic
 
 PUBLISHED = Path(__file__).parent / "data" / "published_throughput.csv"
-_NOISE = {"0.10": 0.18, "0.11": 0.12}  # of a logarithm, by version: the first in-flight batching pages are uneven
+_NOISE = {"0.10": 0.12, "0.11": 0.08}  # of a logarithm, by version: the first in-flight batching pages are uneven
 _NOISE_OTHERWISE, _NOISE_MOE_SERVED, _NOISE_TTFT = 0.06, 0.25, 0.35
 _LARGEST_GROUP = 8  # GPUs; wider rows are several nodes, which the model does not describe
-_ITERATIONS, _ATTEMPTS, _SETTLED, _DIFFERENCE = 60, 8, 1e-5, 1e-4
+_ITERATIONS, _ATTEMPTS, _SETTLED, _DIFFERENCE = 100, 8, 1e-6, 1e-4
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,8 @@ class _Problem:
             ],
             axis=1,
         ).astype(float)
-        self._noise = np.concatenate([rows.noise, np.full(len(rows.answer), _NOISE_TTFT)])
+        self._waits = np.flatnonzero(np.isfinite(rows.ttft))
+        self._noise = np.concatenate([rows.noise, np.full(len(self._waits), _NOISE_TTFT)])
 
     def forget(self, vector: Array) -> Array:
         """`vector` with the priors' means for all levels that have no row here."""
@@ -129,20 +130,21 @@ class _Problem:
     def solve(self, vector: Array) -> Array:
         """The vector of least cost, from a first guess."""
         damping, (cost, misses) = 1e-3, self._cost(vector)
+        precision = self._layout.spreads**-2
         for _ in range(_ITERATIONS):
-            weights = (1 + misses**2) ** -0.5
-            slopes = self._slopes(vector)
-            precision = self._layout.spreads**-2
-            curvature = (slopes * weights[:, None]).T @ slopes + np.diag(precision)
-            gradient = slopes.T @ (weights * misses) + precision * (vector - self._layout.means)
-            before = cost
-            for _ in range(_ATTEMPTS):
+            before, slopes = cost, self._slopes(vector)
+            curvature = (slopes * _weights(misses)[:, None]).T @ slopes + np.diag(precision)
+            for _ in range(_ATTEMPTS):  # slopes cost most of the time and change slowly: steps share them
+                gradient = slopes.T @ (_weights(misses) * misses) + precision * (vector - self._layout.means)
                 trial = vector - np.linalg.solve(curvature + damping * np.diag(np.diag(curvature)), gradient)
                 trial_cost, trial_misses = self._cost(trial)
-                if trial_cost < cost:
-                    vector, cost, misses, damping = trial, trial_cost, trial_misses, damping / 5
+                if trial_cost >= cost:
+                    damping *= 5
+                    continue
+                gain = cost - trial_cost
+                vector, cost, misses, damping = trial, trial_cost, trial_misses, damping / 5
+                if gain < 0.1 * _SETTLED * cost:
                     break
-                damping *= 5
             if before - cost < _SETTLED * before:
                 break
         return vector
@@ -155,8 +157,8 @@ class _Problem:
 
     def _misses(self, constants: Mapping[str, Array]) -> Array:
         answer, ttft = _predicted(self._rows.facts, constants)
-        missed = np.concatenate([answer - self._rows.answer, ttft - self._rows.ttft])
-        return np.asarray(np.nan_to_num(missed) / self._noise)
+        missed = np.concatenate([answer - self._rows.answer, (ttft - self._rows.ttft)[self._waits]])
+        return np.asarray(missed / self._noise)
 
     def _slopes(self, vector: Array) -> Array:
         here = self._misses(self._reader(vector))
@@ -166,7 +168,12 @@ class _Problem:
             moved[self._layout.places[name, "", ""]] += _DIFFERENCE
             base.append((self._misses(self._reader(moved)) - here) / _DIFFERENCE)
         slopes = np.stack(base, axis=1)[:, self._owner]
-        return np.asarray(slopes * np.concatenate([self._belongs, self._belongs]))
+        return np.asarray(slopes * np.concatenate([self._belongs, self._belongs[self._waits]]))
+
+
+def _weights(misses: Array) -> Array:
+    """How much a miss still counts: less the farther out (pseudo-Huber)."""
+    return np.asarray((1 + misses**2) ** -0.5)
 
 
 def held_out(rows: Rows, model: Model, keys: Sequence[str]) -> tuple[Array, Array]:

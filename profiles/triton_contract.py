@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from trtllm_kit.errors import SpecError
@@ -82,12 +83,12 @@ def engine_contract(trtllm_version: str, types: Mapping[str, str]) -> Contract:
             expected=f"{next(iter(layouts))} or newer",
             fix="set `trtllm_version: auto`, or a newer version",
         )
-    return _contract(layouts[max(known, key=_release)], types)
+    return _contract(f"engine/{max(known, key=_release)}", tuple(sorted(types.items())))
 
 
 def llmapi_contract() -> Contract:
     """Contract of the one model of the `llmapi` layout; the same for every release that has it."""
-    return _contract(_document()["llmapi"], {})
+    return _contract("llmapi", ())
 
 
 def engine_layouts() -> tuple[str, ...]:
@@ -112,8 +113,13 @@ def _release(version: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _contract(layout: Mapping[str, Any], types: Mapping[str, str]) -> Contract:
-    return {name: _model(rows).with_types(types) for name, rows in layout.items()}
+@functools.cache
+def _contract(place: str, types: tuple[tuple[str, str], ...]) -> Contract:
+    """The layout at `place` of the document, made once: a matrix asks for the same one in every cell."""
+    layout = _document()
+    for key in place.split("/"):
+        layout = layout[key]
+    return MappingProxyType({name: _model(rows).with_types(dict(types)) for name, rows in layout.items()})
 
 
 def _model(rows: Mapping[str, Any]) -> ModelContract:

@@ -126,7 +126,7 @@ def _check_gpu(plan: BuildPlan) -> None:
     found = detect.detect()
     if not found.gpus:
         raise _absent(plan, f"engines are compiled on their GPU, and {found.reason}")
-    if plan.sku.id not in found.skus:
+    if plan.sku.id not in {place.id for place in found.places}:
         names = ", ".join(f"{gpu.name} ({gpu.how})" for gpu in found.gpus)
         raise _absent(plan, f"this machine has {names}, the engine is for {plan.sku.id}")
 

@@ -21,10 +21,12 @@ def choose_sku(spec: Spec, choices: Choices) -> skus.Sku:
     if spec.target.sku != "auto":
         return skus.find(spec.target.sku)
     found = detect.detect()
-    known = [gpu.sku for gpu in found.gpus if gpu.sku is not None]
+    known = [(place, place.sku) for place in found.places if place.sku is not None]
     if known:
-        return choices.take("target.sku", "auto", known[0], f"the first GPU that NVML lists here is a {known[0].name}")
-    why = found.reason or "NVML lists no GPU that is in the table of SKUs"
+        place, sku = known[0]
+        what = "MIG slice" if place.is_slice else "GPU"
+        return choices.take("target.sku", "auto", sku, f"the first {what} that NVML lists here is a {sku.name}")
+    why = found.reason or "NVML lists no GPU or MIG slice that is in the table of SKUs"
     return choices.take("target.sku", "auto", skus.find("cpu"), why)
 
 

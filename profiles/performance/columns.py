@@ -23,6 +23,9 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 PYTORCH_BENCHMARKS_BEGIN = "0.19"
 """From here on the published rows come from the PyTorch backend: perf-overview.md of that version."""
 
+_GROUPED_ATTENTION_BEGINS = "0.11"
+_GROUP_BEFORE = 8  # query heads for each KV head of Llama 70B, for which the kernels of 0.10 were made
+
 _SHAPE: Mapping[str, Callable[[ModelShape], float]] = {
     "hidden": lambda shape: shape.hidden_size,
     "intermediate": lambda shape: shape.intermediate_size or shape.moe_intermediate_size,
@@ -38,6 +41,7 @@ _SHAPE: Mapping[str, Callable[[ModelShape], float]] = {
     "experts": lambda shape: max(shape.num_experts, 1),
     "top_k": lambda shape: shape.experts_per_token,
     "expert_params": lambda shape: shape.expert_params,
+    "expert_width": lambda shape: shape.moe_intermediate_size or shape.intermediate_size,
     "shared_params": lambda shape: shape.shared_expert_params,
     "mla": lambda shape: shape.is_mla,
     "prefill_head": lambda shape: _prefill_head(shape),
@@ -100,12 +104,16 @@ def _facts(question: Question, gpu: Device) -> tuple[dict[str, float], dict[str,
     """Engines attend to the whole context unless told otherwise, so a sliding window counts for PyTorch only."""
     setup = question.setup
     stack = stack_of(setup.trtllm_version)
-    topology = "nvlink" if gpu.nvlink else f"pcie {gpu.arch}"
+    bus = "nvlink" if gpu.nvlink else "pcie"
+    topology = bus if gpu.nvlink else f"{bus} {gpu.arch}"
     ranks = setup.tp_size if setup.attention_dp else 1
+    passes = _kv_passes(setup)
     facts = {
         **_shape_facts(setup.shape),
         "weight_bytes": gpu.weight_bytes,
+        "sent_bytes": gpu.weight_bytes if gpu.flops > gpu.flops16 else 2,  # of a token on its way to an expert
         "kv_bytes": setup.kv_bits / 8,
+        "kv_passes": passes,
         "flops": gpu.flops,
         "flops16": gpu.flops16,
         "power": gpu.power,
@@ -114,6 +122,7 @@ def _facts(question: Question, gpu: Device) -> tuple[dict[str, float], dict[str,
         "link": gpu.link,
         "gpus": setup.tp_size,
         "dp": ranks,
+        "ep": setup.tp_size if setup.attention_dp else setup.ep_size,
         "tp": setup.tp_size / ranks,
         "pp": setup.pp_size,
         "isl": question.isl,
@@ -134,7 +143,9 @@ def _facts(question: Question, gpu: Device) -> tuple[dict[str, float], dict[str,
         "stack": stack,
         "client": "serve" if question.concurrency is not None else stack,
         "version": _minor(setup.trtllm_version),
-        "heads": "mha" if setup.shape.num_attention_heads == setup.shape.num_key_value_heads else "gqa",
+        "heads": "mha" if passes > 1 or _heads_of_a_group(setup.shape) == 1 else "gqa",
+        "bus": bus,
+        "ring": f"{bus} {setup.tp_size}",
         "topology": topology,
         "group": f"{topology} {setup.tp_size}",
         "kind": "serve" if question.concurrency is not None else "saturated",
@@ -157,6 +168,22 @@ def size_of(shape: ModelShape) -> str:
 @functools.lru_cache(maxsize=256)
 def _shape_facts(shape: ModelShape) -> Mapping[str, float]:
     return {name: float(read(shape)) for name, read in _SHAPE.items()}
+
+
+def _kv_passes(setup: Setup) -> float:
+    """How often decode attention goes through the KV cache: once, or in 0.10 once for each query head of a group.
+
+    0.10 had kernels for the groups of Llama 70B (release notes of 0.10.0); groups of another size were left to the
+    kernel that takes each query head alone. The rows show it on Ampere and Hopper, two to three times slower than those
+    of 0.11, and not on Ada.
+    """
+    heads = _heads_of_a_group(setup.shape)
+    grouped = versions.compare(setup.trtllm_version, _GROUPED_ATTENTION_BEGINS) >= 0 or heads == _GROUP_BEFORE
+    return 1.0 if grouped or setup.shape.is_mla or setup.sku.arch == "Ada" else heads
+
+
+def _heads_of_a_group(shape: ModelShape) -> float:
+    return shape.num_attention_heads / shape.num_key_value_heads
 
 
 def _minor(version: str) -> str:

@@ -54,8 +54,13 @@ PARAMETERS = (
     Parameter("activation_vectors", 20, 0.6, {"architecture": 0.3}),
     Parameter("expert_vectors", 3, 0.6, {"architecture": 0.2}),
     # communication
-    Parameter("allreduce_latency_s", 12e-6, 0.4, {"topology": 0.4, "group": 0.3, "client": 0.7}),
-    Parameter("link_efficiency", 0.6, 0.4, {"topology": 0.4, "group": 0.4}),
+    Parameter(
+        "allreduce_latency_s",
+        12e-6,
+        0.4,
+        {"bus": 0.4, "ring": 0.3, "topology": 0.2, "group": 0.2, "client": 0.7, "version": 0.2},
+    ),
+    Parameter("link_efficiency", 0.6, 0.4, {"bus": 0.4, "ring": 0.4, "topology": 0.2, "group": 0.2}),
     # launching and scheduling
     Parameter("layer_overhead_s", 12e-6, 0.6, {"architecture": 0.3, "stack": 0.4}),
     Parameter("step_overhead_s", 2e-3, 0.8, {"client": 0.6, "architecture": 0.2}),
@@ -68,8 +73,9 @@ PARAMETERS = (
     Parameter("kv_fraction", 0.92, 0.03, {"version": 0.05}),
     # experts
     Parameter("expert_imbalance", 0.4, 0.5),
-    Parameter("expert_slowdown", 1.0, 0.3, {"architecture": 0.2, "stack": 0.2}),
-    Parameter("expert_half_tokens", 60, 0.7),
+    Parameter("expert_slowdown", 1.0, 0.1, {"architecture": 0.15, "stack": 0.4}),  # a large expert is a dense GEMM
+    Parameter("expert_half_tokens", 60, 0.7),  # tokens of an expert at which its GEMMs reach half of that
+    Parameter("expert_half_width", 300, 0.8),  # inner width of an expert at which they do
     # runs and versions
     Parameter("tail_share", 1.0, 0.5),  # of a last, partly filled wave's fixed cost
     Parameter("speed", 1.0, 0.02, {"version": 0.08}),

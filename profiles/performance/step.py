@@ -64,7 +64,8 @@ def decode_attention_s(c: Columns, k: Constants, sequences: Array) -> Array:
     tokens = sequences * attended(c, c.isl + c.osl / 2) * c.layers / c.pp
     elements = tokens * kv_elements(c)
     read = elements * c.kv_bytes / (c.bandwidth * k["kv_read_efficiency"])
-    issue = elements / (c.flops16 * k["kv_elements_per_flop"])  # kernels without tensor cores, conversion from 8 bits
+    # some kernels have no tensor cores, and 8 bits are converted: elements come no faster than instructions
+    issue = elements * c.kv_passes / (c.flops16 * k["kv_elements_per_flop"])
     products = 4 * tokens * c.heads * c.decode_head / c.tp / (c.flops16 * k["prefill_attention_efficiency"])
     return longer(longer(issue, products), read)
 
@@ -83,13 +84,17 @@ def elementwise_s(c: Columns, k: Constants, tokens: Array) -> Array:
 
 
 def communication_s(c: Columns, k: Constants, tokens: Array) -> Array:
-    """Two all-reduces (or dispatch and combine) for each layer, and the hop to the next stage."""
+    """Two all-reduces for each layer, or what attention data parallelism has instead; and the hop to the next stage.
+
+    With attention data parallelism a layer of experts gathers the tokens, quantized, and scatters the sums in 16 bits.
+    """
     link = c.link * k["link_efficiency"]  # above 1 where the switch does the sums
-    bytes_ = tokens * c.dp * c.hidden * _HALF
     latency = k["allreduce_latency_s"] * np.log2(np.maximum(c.gpus, 2)) / 2
-    reduces = np.where(c.gpus > 1, 2 * c.layers / c.pp * (latency + 2 * (c.gpus - 1) / c.gpus * bytes_ / link), 0)
+    exchanges = np.where(c.dp > 1, c.moe_layers, 2 * c.layers) / c.pp
+    vectors = tokens * c.dp * c.hidden
+    each = latency + (c.gpus - 1) / c.gpus * vectors * np.where(c.dp > 1, c.sent_bytes + _HALF, 2 * _HALF) / link
     hop = np.where(c.pp > 1, tokens * c.hidden * _HALF / link + _PIPELINE_HOP_S, 0)
-    return np.asarray(reduces + hop)
+    return np.asarray(np.where(c.gpus > 1, exchanges * each, 0) + hop)
 
 
 def head_s(c: Columns, k: Constants, sequences: Array) -> Array:
@@ -145,7 +150,8 @@ def _experts_s(c: Columns, k: Constants, tokens: Array) -> Array:
     imbalance = np.where(c.dp > 1, 1 + k["expert_imbalance"], 1)
     rate = c.flops * at_most_one(k["gemm_efficiency"] * c.power ** k["power_exponent"] / k["expert_slowdown"])
     work = 2 * tokens * c.top_k * c.expert_params / c.gpus * imbalance
-    compute = work * (1 + k["expert_half_tokens"] / for_each) / rate
+    width = c.expert_width * c.ep / c.gpus  # TP cuts every expert, EP none
+    compute = work * (1 + k["expert_half_tokens"] / for_each) * (1 + k["expert_half_width"] / width) / rate
     read = _touched(c, tokens) * c.expert_params / c.gpus * c.weight_bytes / (c.bandwidth * k["weight_read_efficiency"])
     return np.asarray(longer(compute, read) + _gemm_s(c, k, c.shared_params / c.gpus, tokens))
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from profiles.skus import slices
 from trtllm_kit.errors import IncompatibleError
 
 
@@ -78,7 +79,15 @@ def _sku(manifest: Mapping[str, Any], target: Target) -> Difference | None:
     if target.sku in (None, built):
         return None
     fix = f"deploy on {built}, or build with --sku {target.sku}"
+    if _whole(built) == _whole(str(target.sku)):
+        fix = f"a MIG slice is no whole GPU, nor another slice: {fix}"
     return Difference(what="SKU", built_for=built, target_has=str(target.sku), fix=fix)
+
+
+def _whole(sku_id: str) -> str:
+    """The SKU that a MIG slice is cut from; a whole one is its own."""
+    part = slices().get(sku_id)
+    return part.whole_id if part else sku_id
 
 
 def _compute_capability(manifest: Mapping[str, Any], target: Target) -> Difference | None:

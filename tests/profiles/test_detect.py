@@ -58,6 +58,17 @@ def test_a_slice_is_known_by_its_profile(profile: str, sku: str | None) -> None:
     assert [cut and cut.id for cut in gpu.slices] == [sku]
 
 
+def test_with_mig_on_a_process_gets_slices_and_never_the_whole() -> None:
+    parts = tuple(MigSlice(profile=name, memory_bytes=1 << 30, uuid=name) for name in ("3g.40gb", "9g.99gb"))
+    cut = reading("NVIDIA H100 80GB HBM3", "2330", mig_enabled=True, mig_slices=parts).gpus[0]
+    whole = reading("NVIDIA L4", "27B8").gpus[0]
+    places = identify(Snapshot(gpus=(cut, whole))).places
+    assert [place.id for place in places] == ["h100_sxm_3g_40gb", "h100_sxm_9g_99gb", "l4"]
+    assert [place.sku and place.sku.id for place in places] == ["h100_sxm_3g_40gb", None, "l4"]
+    assert [place.is_slice for place in places] == [True, True, False]
+    assert identify(reading("NVIDIA H100 80GB HBM3", "2330", mig_enabled=True)).places == ()
+
+
 def test_several_gpus_are_kept_apart() -> None:
     first = reading("NVIDIA L4", "27B8").gpus[0]
     second = reading("NVIDIA H200", "2335").gpus[0]

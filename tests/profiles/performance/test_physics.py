@@ -15,9 +15,10 @@ from profiles import precisions, skus
 from profiles.model_shape import find
 from profiles.performance import Setup, at_concurrency, max_throughput
 from profiles.performance.columns import Question, columns
+from profiles.performance.constants import constants_of
 from profiles.performance.hardware import MXFP4, device
 from profiles.performance.model import predict
-from profiles.performance.step import roofline_s
+from profiles.performance.step import communication_s, linear_s, roofline_s
 from profiles.skus import Sku
 
 MODELS = ("llama-3.1-8b", "llama-3.1-70b", "mixtral-8x7b", "qwen3-30b-a3b", "deepseek-v3", "gpt-oss-20b", "qwen2.5-14b")
@@ -156,3 +157,48 @@ def test_a_question_has_the_same_answer_alone_and_among_others() -> None:
     among = predict([Question(other, 128, 2048), Question(setup, 1000, 1000, concurrency=64)])[1]
     assert among.operating.tpot_ms.value == pytest.approx(alone.operating.tpot_ms.value, rel=1e-12)
     assert among.operating.ttft_ms.basis == alone.operating.ttft_ms.basis
+
+
+def _replica(model: str, precision: str, version: str, tp_size: int = 1, **changes: Any) -> Setup:
+    bits = 16 if precision == "bf16" else 8
+    return Setup(
+        shape=find(model),
+        precision=precision,
+        kv_bits=bits,
+        sku=skus.find("h200_sxm"),
+        tp_size=tp_size,
+        trtllm_version=version,
+        **changes,
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "tp_size", "before", "after"),
+    [("llama-3-8b", 1, 3674.33, 11193.29), ("llama-2-70b", 8, 9271.77, 10034.12)],
+)
+def test_0_10_reads_the_cache_once_for_each_query_head_except_in_groups_of_eight(
+    model: str, tp_size: int, before: float, after: float
+) -> None:
+    """FP8 on an H200, 2048 in and out: the pages of 0.10.0 and 0.11.0."""
+    for version, published in (("0.10.0", before), ("0.11.0", after)):
+        found = max_throughput(_replica(model, "fp8", version, tp_size), 2048, 2048)
+        assert found.value == pytest.approx(published, rel=0.15)
+
+
+@pytest.mark.parametrize(("precision", "bytes_sent"), [("bf16", 2.0), ("fp8", 1.0)])
+def test_attention_data_parallelism_exchanges_tokens_once_a_layer(precision: str, bytes_sent: float) -> None:
+    """Out in the GEMM's precision, back in 16 bits; TP exchanges twice a layer, both ways in 16 bits."""
+    replicas = [_replica("qwen3-30b-a3b", precision, "1.1", 4, attention_dp=ranks) for ranks in (False, True)]
+    facts = columns([Question(replica, 1000, 1000) for replica in replicas])
+    constants = {**constants_of(facts), "allreduce_latency_s": np.zeros(2)}
+    everyone = 4096.0
+    tensor, data = communication_s(facts, constants, everyone / facts.dp)
+    assert data / tensor == pytest.approx((bytes_sent + 2) / (2 * 4))
+
+
+def test_experts_that_tp_cuts_are_slower_than_those_that_ep_deals_out() -> None:
+    """768 wide: at TP 8 each GPU has 96 of it."""
+    replicas = [_replica("qwen3-30b-a3b", "bf16", "1.1", 8, ep_size=ep) for ep in (1, 8)]
+    facts = columns([Question(replica, 1000, 1000) for replica in replicas])
+    cut, dealt = linear_s(facts, constants_of(facts), np.full(2, 1e6))
+    assert cut > 1.5 * dealt
