@@ -99,7 +99,7 @@ def _ours(transport: str, requests: int, tokens: int, concurrency: int, itl_ms: 
         records = [record for record in read_records(folder) if record.error is None]
     return {
         **found,
-        "tokens_per_cpu_s": found["tokens"] / found["client"]["cpu_s"],
+        "tokens_per_cpu_s": found["tokens"] / found["cpu_s"],
         "start_s": (min(entry["received_ns"] for entry in entries) - started_ns) / 1e9,
         "waited": found["client"]["waited_share"],
         "ttft": _pairs([r.ttft_ns / 1e6 for r in records if r.ttft_ns], _ledger_ttft(entries)),

@@ -42,7 +42,7 @@ def _read_aiperf(scratch: Path, stdout: str) -> Figures:
 
 def _guidellm(path: str, http: str, grpc: str, requests: int, scratch: Path) -> list[str]:
     return [
-        *(path, "run", "--backend", f"kind=openai_http,target=http://{http},model=ensemble"),
+        *(path, "run", "--backend", f"kind=openai_http,target=http://{http},model=ensemble,validate_backend=false"),
         *("--tokenizer", f"kind=huggingface_auto,model={TOKENIZER}"),
         *("--data", "kind=synthetic_text,prompt_tokens=32,output_tokens=64"),
         *("--profile", "kind=concurrent,streams=128", "--constraint", f"kind=max_requests,count={requests}"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from serving.client.trust import UNTRUSTED
 from trtllm_kit.errors import HostError
 
 KINDS = {
@@ -36,7 +37,14 @@ class RequestError(HostError):
 
 
 def unreachable(address: str, detail: str) -> RequestError:
-    """Nothing answers at `address`."""
+    """Nothing answers at `address`, or nothing that may be believed."""
+    if detail.startswith(UNTRUSTED):
+        return RequestError(
+            "unreachable",
+            f"{address}: {detail}",
+            expected="a certificate of a known authority, for this name",
+            fix="give the authority's own with --ca-file, or --insecure for a server that you know",
+        )
     return RequestError(
         "unreachable",
         f"no Triton answers at {address}: {detail}",

@@ -6,16 +6,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from serving.client import http_bodies
 from serving.client.grpc_speech import GrpcSpeech
 from serving.client.http_speech import HttpSpeech, Speech
 from serving.client.layouts import LAYOUTS, Layout
+from serving.client.pool import Pool
 from serving.client.readers import CumulativeReader, EngineReader, GrpcReader, OpenAIReader, Reader
 from serving.client.request import Endpoint, Request
 from serving.client.tensors import infer_request, stop_request
 from trtllm_kit.errors import UsageError
+
+if TYPE_CHECKING:
+    import ssl
 
 _STREAM_INFER = "/inference.GRPCInferenceService/ModelStreamInfer"
 
@@ -112,6 +116,17 @@ LINKS: Mapping[str, Link] = MappingProxyType(
         "openai-chat": _openai_row(http_bodies.chat),
     }
 )
+
+
+def open_pool(endpoint: Endpoint) -> Pool:
+    """Connections for the endpoint's transport, within the running event loop."""
+    link = link_of(endpoint)
+    return Pool(link.address(endpoint), lambda: link.speech(endpoint), tls_of(endpoint, link.protocol))
+
+
+def tls_of(endpoint: Endpoint, protocol: str) -> ssl.SSLContext | None:
+    """How its connections are secured, where they are."""
+    return endpoint.trust.context(protocol) if endpoint.tls else None
 
 
 def link_of(endpoint: Endpoint) -> Link:

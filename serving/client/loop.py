@@ -1,7 +1,6 @@
-"""One event loop for the whole process, on a thread of its own.
+"""One event loop for the whole process, on a thread of its own, for code that is not asynchronous.
 
-grpc.aio keeps a process-wide poller that breaks when loops come and go, so code that is not asynchronous hands its
-coroutines to this one.
+Connections belong to the loop that they were made in, so a stream that is read piece by piece needs one that stays.
 """
 
 from __future__ import annotations

@@ -13,8 +13,10 @@ from typing import Any
 from serving.client.arrival import ANCILLARY_BYTES, ArrivalClock
 from serving.client.http_speech import BrokenAnswerError, Listener, Speech
 from serving.client.poller import READ, WRITE, Poller
+from serving.client.trust import words_of
 
 _RECV_BYTES = 1 << 16
+_HANDSHAKE_S = 30.0
 _STALE_NS = 100_000_000
 """A kept connection that was closed meanwhile shows it this soon; what is lost later was lost by the server at work."""
 
@@ -24,16 +26,15 @@ _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 class Pool:
     """Connections to one server, as many as there are requests at once. Belongs to the running event loop."""
 
-    def __init__(self, address: str, speech: Callable[[], Speech], *, tls: bool = False, protocol: str = "") -> None:
+    def __init__(self, address: str, speech: Callable[[], Speech], tls: ssl.SSLContext | None = None) -> None:
         host, _, port = address.rpartition(":")
         self.address = address
         self.speech = speech
         self.poller = Poller()
         self.clock = ArrivalClock()
         self._host, self._port = host.strip("[]"), int(port)
-        self._context = ssl.create_default_context() if tls else None
-        if self._context is not None and protocol:
-            self._context.set_alpn_protocols([protocol])
+        self.secured = tls is not None
+        self._tls = tls
         self._peer: tuple[Any, ...] | None = None
         self._idle: list[Connection] = []
         self._open: set[Connection] = set()
@@ -83,11 +84,11 @@ class Pool:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await loop.sock_connect(sock, address)
-            if self._context is None:
+            if self._tls is None:
                 self.clock.enable(sock)
                 return sock
-            sock.setblocking(True)
-            wrap = self._context.wrap_socket
+            sock.settimeout(_HANDSHAKE_S)
+            wrap = self._tls.wrap_socket
             secured = await loop.run_in_executor(None, lambda: wrap(sock, server_hostname=self._host))
             secured.setblocking(False)
             return secured
@@ -110,6 +111,8 @@ class Connection:
         self._sock: socket.socket | None = None
         self._listener: Listener | None = None
         self._speech = pool.speech()
+        self._clock = pool.clock
+        self._secured = pool.secured
         self._unsent = b""
         self._waiting = False  # for room in the kernel's buffer
         self._again: bytes | None = None  # the request, as long as it may be sent once more on a fresh connection
@@ -140,7 +143,7 @@ class Connection:
         try:
             self._sock = await self._pool.dial()
         except OSError as error:
-            self._lost(error.strerror or str(error), connected=False)
+            self._lost(words_of(error), connected=False)
             return
         self._pool.poller.watch(self._sock.fileno(), READ, self._ready)
         self._write()
@@ -169,13 +172,12 @@ class Connection:
 
     def _read(self) -> None:
         while (sock := self._sock) is not None:
-            secured = isinstance(sock, ssl.SSLSocket)
             try:
-                if secured:
+                if self._secured:
                     data, at_ns = sock.recv(_RECV_BYTES), time.perf_counter_ns()
                 else:
                     data, told, _, _ = sock.recvmsg(_RECV_BYTES, ANCILLARY_BYTES)
-                    at_ns = self._pool.clock.at_ns(told)
+                    at_ns = self._clock.at_ns(told)
             except _WOULD_BLOCK:
                 return
             except OSError as error:
@@ -184,21 +186,22 @@ class Connection:
             if not data:
                 self._hung_up(at_ns)
                 return
-            self._take(data, at_ns)
+            self._again = None
+            try:
+                over = self._speech.feed(data, at_ns)
+            except BrokenAnswerError as error:
+                self._lost(str(error))
+                return
+            if self._speech.outgoing:
+                self._write()
+            if over:
+                self._finish()
             # A short read has emptied the kernel's buffer; only TLS may hold more that epoll does not know of.
-            if len(data) < _RECV_BYTES and not secured:
+            if len(data) < _RECV_BYTES and not self._secured:
                 return
 
-    def _take(self, data: bytes, at_ns: int) -> None:
-        self._again = None
-        try:
-            whole = self._speech.feed(data, at_ns)
-        except BrokenAnswerError as error:
-            self._lost(str(error))
-            return
-        if self._speech.outgoing:
-            self._write()
-        if whole and self._listener is not None:
+    def _finish(self) -> None:
+        if self._listener is not None:
             self._listener = None
             if self._speech.reusable:
                 self._pool.keep(self)

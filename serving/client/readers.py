@@ -14,10 +14,10 @@ from typing import Any, Protocol
 from serving.client.decoding import DeltaDecoder
 from serving.client.errors import RequestError, server_said
 from serving.client.layouts import Layout
+from serving.client.likeness import Likeness
 from serving.client.request import Delta
 from serving.client.tensors import outputs_of
 
-_TOKENS_KEY, _ONE_TOKEN = b'"num_output_tokens":', (b"1,", b"1}")
 _TOKENS = re.compile(rb'"num_output_tokens":\s*\[?(\d+)')
 _INPUT_TOKENS = re.compile(rb'"num_input_tokens":\s*\[?(\d+)')
 _TRITON_TEXT = re.compile(rb'"text_output":\s*"((?:[^"\\]|\\.)*)"')
@@ -66,22 +66,23 @@ class _Reader:
 class EngineReader(_Reader):
     """Deltas with the server's own count, over HTTP; one that gives none is counted by responses that bear text."""
 
-    __slots__ = ("_decoder",)
+    __slots__ = ("_decoder", "_one_token")
 
     def __init__(self, layout: Layout) -> None:
         super().__init__("server", ended=True)
         self._decoder = DeltaDecoder(layout)
+        self._one_token = Likeness()
 
     def count(self, event: bytes, so_far: int) -> int:
-        at = event.find(_TOKENS_KEY)
-        end = at + len(_TOKENS_KEY)
-        if at > 0 and so_far and event[end : end + 2] in _ONE_TOKEN and b'"error":' not in event:
+        if self._one_token.holds(event):
             return 1
         found = _TOKENS.search(event)
         if found is None or b'"error":' in event:
             return self.tokens_of(self.delta(event, 0.0, so_far))
         if self.input_tokens is None and (given := _INPUT_TOKENS.search(event)):
             self.input_tokens = int(given[1])
+        if found[1] == b"1" and (text := _TRITON_TEXT.search(event)) and text[1]:
+            self._one_token.remember(event, text.start(1))
         return int(found[1])
 
     def delta(self, event: bytes, at_s: float, so_far: int) -> Delta:
@@ -113,15 +114,22 @@ class CumulativeReader(_Reader):
 class OpenAIReader(_Reader):
     """Deltas of `choices`; the count comes with `usage`, at the end or, from some servers, with every chunk."""
 
-    __slots__ = ()
+    __slots__ = ("_one_token",)
 
     def __init__(self) -> None:
         super().__init__("responses", ended=False)
+        self._one_token = Likeness()
 
     def count(self, event: bytes, so_far: int) -> int:
+        if self._one_token.holds(event):
+            return 1
         if b'"usage":{' in event or b'"usage": {' in event or b'"choices":' not in event or b'"error":' in event:
             return self.tokens_of(self.delta(event, 0.0, so_far))
-        return int(_OPENAI_TEXT.search(event) is not None)
+        found = _OPENAI_TEXT.search(event)
+        if found is None:
+            return 0
+        self._one_token.remember(event, found.end() - 1)
+        return 1
 
     def delta(self, event: bytes, at_s: float, so_far: int) -> Delta:
         if event == _DONE:

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from serving.client.trust import SYSTEM, Trust
 from trtllm_kit.errors import UsageError
 
 GRPC_OFFSET = 1  # Triton's default ports are 8000 and 8001
@@ -20,6 +21,7 @@ class Endpoint:
     transport: str = "engine-grpc"
     model: str | None = None  # None: the layout's own completion model
     tls: bool = False
+    trust: Trust = SYSTEM  # over TLS
 
     @classmethod
     def from_url(

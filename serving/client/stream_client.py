@@ -8,8 +8,7 @@ from collections.abc import AsyncGenerator
 from http import HTTPStatus
 
 from serving.client.errors import RequestError, cut_off, server_said, timed_out, unreachable
-from serving.client.links import Link
-from serving.client.pool import Pool
+from serving.client.links import link_of, open_pool
 from serving.client.readers import Reader, parse
 from serving.client.request import Delta, Endpoint, Request
 
@@ -20,13 +19,11 @@ _STOP_TIMEOUT_S = 5.0
 class StreamClient:
     """Keeps idle connections to one server. Use it within one event loop and close it."""
 
-    def __init__(self, endpoint: Endpoint, link: Link) -> None:
+    def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
-        self._link = link
-        self._model = endpoint.model or link.model
-        self._pool = Pool(
-            link.address(endpoint), lambda: link.speech(endpoint), tls=endpoint.tls, protocol=link.protocol
-        )
+        self._link = link_of(endpoint)
+        self._model = endpoint.model or self._link.model
+        self._pool = open_pool(endpoint)
 
     async def stream(self, request: Request, *, timeout_s: float) -> AsyncGenerator[Delta, None]:
         """The responses of one completion as they arrive; RequestError however it ends badly.

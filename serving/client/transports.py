@@ -7,7 +7,6 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import replace
 
-from serving.client.links import link_of
 from serving.client.loop import run
 from serving.client.request import Completion, Delta, Endpoint, Request
 from serving.client.stream_client import StreamClient
@@ -18,7 +17,7 @@ DEFAULT_TIMEOUT_S = 120.0
 @contextlib.asynccontextmanager
 async def open_client(endpoint: Endpoint) -> AsyncIterator[StreamClient]:
     """A client of the endpoint's transport, closed when the block ends."""
-    client = StreamClient(endpoint, link_of(endpoint))
+    client = StreamClient(endpoint)
     try:
         yield client
     finally:
@@ -55,7 +54,7 @@ async def gather(client: StreamClient, request: Request, *, timeout_s: float = D
 
 
 async def _open(endpoint: Endpoint) -> StreamClient:
-    return StreamClient(endpoint, link_of(endpoint))
+    return StreamClient(endpoint)
 
 
 async def _next(deltas: AsyncGenerator[Delta, None]) -> Delta | None:

@@ -24,8 +24,8 @@ def _nothing() -> None: ...
 class Flight:
     """A Listener of serving.client.http_speech. Times are time.perf_counter_ns().
 
-    Whoever sends it sets `address`, `sent_ns`, `abort` (drop the connection) and, to cancel it on the way,
-    `cancel_at` (tokens) and `cancel`.
+    Whoever sends it sets `address`, `scheduled_ns`, `sent_ns`, `abort` (drop the connection) and, to cancel it on the
+    way, `cancel_at` (tokens) and `cancel`.
     """
 
     __slots__ = (
@@ -41,6 +41,7 @@ class Flight:
         "ended_ns",
         "error",
         "keep_text",
+        "number",
         "request",
         "scheduled_ns",
         "sent_ns",
@@ -50,10 +51,11 @@ class Flight:
     )
 
     def __init__(
-        self, request: Request, reader: Reader, ended: Ended, *, scheduled_ns: int, keep_text: bool = False
+        self, request: Request, reader: Reader, ended: Ended, *, number: int = 0, keep_text: bool = False
     ) -> None:
         self.request = request
-        self.scheduled_ns = scheduled_ns
+        self.number = number
+        self.scheduled_ns = 0
         self.sent_ns = 0
         self.ended_ns = 0
         self.arrivals_ns = array("q")  # of responses that bore tokens

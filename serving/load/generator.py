@@ -6,27 +6,24 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from serving.client.descriptors import allow_many
-from serving.client.errors import RequestError, timed_out
-from serving.client.links import link_of
-from serving.client.pool import Pool
 from serving.client.request import Endpoint, Request
 from serving.load.arrivals import Arrivals, ClosedLoop
 from serving.load.client_meter import ClientMeter, ClientUse
 from serving.load.flight import Flight
 from serving.load.landing import record_of
 from serving.load.records import Record
+from serving.load.rest import Rest
+from serving.load.sender import Sender
 from serving.load.slices import Slices
 from serving.load.until import Until
 from serving.load.workload import Conversation, Session, Workload
 from trtllm_kit.errors import UsageError
 
-_NAP_S, _NAP_SHARE = 0.002, 0.001
 _LOOK_S = 0.25
 
 
@@ -68,60 +65,55 @@ class Generator:
         on_record: Callable[[Record], None],
     ) -> None:
         self.slices = Slices()
-        self.in_flight: dict[Flight, Conversation] = {}
-        self.sent = 0
         self.origin_ns = time.perf_counter_ns()  # until the run begins
         self._endpoint = endpoint
-        self._link = link_of(endpoint)
-        self._model = endpoint.model or self._link.model
         self._sessions: Iterator[Session] = workload.sessions()
         self._arrivals = arrivals
+        self._closed = isinstance(arrivals, ClosedLoop)
         self._until = until
         self._conditions = conditions
         self._on_record = on_record
         self._draw = random.Random(f"{conditions.seed}/cancel")
         self._begun = 0
         self._waiting = 0  # conversations between two turns
-        self._numbers: dict[Flight, int] = {}
-        self._timers: dict[Flight, asyncio.TimerHandle] = {}
         self._reason = ""
         self._unreached = 0
         self._failure: BaseException | None = None
-        self._shortest_ns = 1 << 62
+        self._sender: Sender
+        self._meter: ClientMeter
+        self._rest: Rest
         self._drained: asyncio.Event
         self._stopping: asyncio.Event
 
     async def run(self) -> Flown:
         """Send until it is enough, wait for what is in the air, and tell how it went."""
         called = time.perf_counter()
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._broken)
         self._drained, self._stopping = asyncio.Event(), asyncio.Event()
-        link, endpoint = self._link, self._endpoint
-        pool = Pool(link.address(endpoint), lambda: link.speech(endpoint), tls=endpoint.tls, protocol=link.protocol)
-        self._pool, meter = pool, ClientMeter(pool.clock)
-        self._meter = meter
-        self._prepare()
-        link.reader()  # what it has to import is not to delay the first request
-        self._room = allow_many()
-        asyncio.get_running_loop().set_exception_handler(self._broken)
-        if isinstance(self._arrivals, ClosedLoop):
-            _check_room(self._arrivals.concurrency, self._room)
-            await pool.warm(min(self._arrivals.concurrency, self._until.requests or self._arrivals.concurrency))
+        conditions = self._conditions
+        self._sender = sender = Sender(
+            self._endpoint,
+            timeout_s=conditions.timeout_s,
+            keep_text=conditions.retokenize is not None,
+            landed=self._landed,
+        )
+        self._meter, self._rest = ClientMeter(sender.pool.clock), Rest(sender.pool)
+        await self._prepare()
         self.origin_ns = time.perf_counter_ns()
-        meter.start()
+        self._meter.start()
         first_send_s = time.perf_counter() - called
-        watcher = asyncio.get_running_loop().create_task(self._watch())
-        starter = asyncio.get_running_loop().create_task(self._guarded_start())
+        tasks = [loop.create_task(self._watch()), loop.create_task(self._guarded_start())]
         try:
             await self._stopping.wait()
-            if self._reason not in ("interrupted", "unreachable") and (self.in_flight or self._waiting):
-                await _within(self._conditions.grace_s, self._drained.wait())
+            if self._reason not in ("interrupted", "unreachable") and (sender.in_air or self._waiting):
+                with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
+                    await asyncio.wait_for(self._drained.wait(), conditions.grace_s)
         finally:
-            watcher.cancel()
-            starter.cancel()
-            for flight in list(self.in_flight):
-                self._give_up(flight)
-            use = meter.stop(open_loop=not isinstance(self._arrivals, ClosedLoop))
-            pool.close()
+            for task in tasks:
+                task.cancel()
+            sender.close()
+            use = self._meter.stop(open_loop=not self._closed)
         if self._failure is not None:
             raise self._failure
         return Flown(reason=self._reason, origin_ns=self.origin_ns, first_send_s=first_send_s, client=use)
@@ -133,6 +125,19 @@ class Generator:
             self._stopping.set()
             if reason == "interrupted":
                 self._drained.set()
+
+    @property
+    def traffic(self) -> tuple[int, int]:
+        """Requests sent so far, and those of them in the air."""
+        return self._sender.sent, len(self._sender.in_air)
+
+    async def _prepare(self) -> None:
+        self._make_next()
+        self._room = allow_many()
+        if isinstance(self._arrivals, ClosedLoop):
+            concurrency = self._arrivals.concurrency
+            _check_room(concurrency, self._room)
+            await self._sender.pool.warm(min(concurrency, self._until.requests or concurrency))
 
     def _broken(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """An exception in a callback, such as a prompt that cannot be sent or a full disk, ends the run with it."""
@@ -155,7 +160,7 @@ class Generator:
             due_ns = self.origin_ns + int(at_s * 1e9)
             while (wait_ns := due_ns - time.perf_counter_ns()) > 0:
                 await asyncio.sleep(wait_ns / 1e9)
-            while len(self.in_flight) >= self._room and not self._reason:
+            while len(self._sender.in_air) >= self._room and not self._reason:
                 await asyncio.sleep(_LOOK_S)
             if self._reason:
                 return
@@ -168,14 +173,12 @@ class Generator:
         while not self._reason:
             await asyncio.sleep(_LOOK_S)
             now_ns = time.perf_counter_ns() - self.origin_ns
+            if self._closed:
+                self._rest.aged(now_ns)
             if until.duration_s is not None and now_ns >= until.duration_s * 1e9:
                 self.stop("time")
             elif until.narrow_enough(self.slices, now_ns):
                 self.stop("precise")
-
-    def _prepare(self) -> None:
-        """Make the next session ahead of its time, so that making it delays nobody."""
-        self._next = next(self._sessions, None)
 
     def _begin(self, due_ns: int) -> None:
         if self._reason:
@@ -187,60 +190,44 @@ class Generator:
         conversation = Conversation(number=self._begun, session=session, template=self._conditions.template)
         self._begun += 1
         self._send(conversation, due_ns)
-        self._prepare()
+        self._make_next()
         if self._until.requests is not None and self._begun >= self._until.requests:
             self.stop("requests")
 
-    def _send(self, conversation: Conversation, due_ns: int) -> None:
-        conditions, request = self._conditions, conversation.next_request()
-        flight = Flight(
-            request,
-            self._link.reader(),
-            self._landed,
-            scheduled_ns=due_ns,
-            keep_text=conversation.goes_on or conditions.retokenize is not None,
-        )
-        flight.address = self._pool.address
-        if conditions.cancel_share and self._draw.random() < conditions.cancel_share:
-            flight.cancel_at = conditions.cancel_after
-        content = self._link.content(self._endpoint, self._model, request)
-        self.in_flight[flight], self._numbers[flight] = conversation, self.sent
-        self.sent += 1
-        flight.sent_ns = time.perf_counter_ns()
-        if isinstance(self._arrivals, ClosedLoop):
-            flight.scheduled_ns = flight.sent_ns
-        self._meter.sent(flight.sent_ns - flight.scheduled_ns)
-        loop = asyncio.get_running_loop()
-        self._timers[flight] = loop.call_later(conditions.timeout_s, self._expire, flight)
-        flight.cancel = partial(self._cancel, flight)
-        flight.abort = self._pool.send(content, flight).close
+    def _make_next(self) -> None:
+        """Ahead of its time, so that making it delays nobody."""
+        self._next = next(self._sessions, None)
 
-    def _landed(self, flight: Flight) -> None:
-        conversation = self.in_flight.pop(flight)
-        self._timers.pop(flight).cancel()
-        record = record_of(
-            flight,
+    def _send(self, conversation: Conversation, due_ns: int) -> None:
+        conditions = self._conditions
+        cancelled = conditions.cancel_share and self._draw.random() < conditions.cancel_share
+        flight = self._sender.send(
             conversation,
-            number=self._numbers.pop(flight),
-            origin_ns=self.origin_ns,
-            retokenize=self._conditions.retokenize,
+            None if self._closed else due_ns,
+            cancel_at=conditions.cancel_after if cancelled else None,
         )
+        self._meter.sent(flight.sent_ns - flight.scheduled_ns)
+
+    def _landed(self, flight: Flight, conversation: Conversation) -> None:
+        record = record_of(flight, conversation, origin_ns=self.origin_ns, retokenize=self._conditions.retokenize)
         self.slices.add(record)
-        self._rest(record)
         self._on_record(record)
+        if self._closed:
+            self._rest.ended(record)
         self._unreached = self._unreached + 1 if record.error == "unreachable" else 0
         if self._unreached == self._conditions.give_up_after:
             self.stop("unreachable")
         delay_s = conversation.next_delay_s if record.error is None else None
+        loop = asyncio.get_running_loop()
         if delay_s is not None:
             conversation.answered("".join(flight.text))
             self._waiting += 1
             due_ns = flight.ended_ns + int(delay_s * 1e9)
             wait_s = max(due_ns - time.perf_counter_ns(), 0) / 1e9
-            asyncio.get_running_loop().call_later(wait_s, self._next_turn, conversation, due_ns)
-        elif isinstance(self._arrivals, ClosedLoop):
+            loop.call_later(wait_s, self._next_turn, conversation, due_ns)
+        elif self._closed:
             # In the loop's next turn: a server that is gone must not make this a recursion.
-            asyncio.get_running_loop().call_soon(self._begin, flight.ended_ns)
+            loop.call_soon(self._begin, flight.ended_ns)
         self._check_drained()
 
     def _next_turn(self, conversation: Conversation, due_ns: int) -> None:
@@ -250,37 +237,9 @@ class Generator:
         else:
             self._send(conversation, due_ns)
 
-    def _rest(self, record: Record) -> None:
-        """Let answers wait to be read where the kernel stamps them, for a thousandth of the shortest one at most."""
-        poller, clock = self._pool.poller, self._pool.clock
-        if clock.stamped and isinstance(self._arrivals, ClosedLoop):
-            self._shortest_ns = min(self._shortest_ns, max(record.e2e_ns, 0))
-            poller.nap_s = min(_NAP_S, _NAP_SHARE * self._shortest_ns / 1e9)
-
     def _check_drained(self) -> None:
-        if self._reason and not self.in_flight and not self._waiting:
+        if self._reason and not self._sender.in_air and not self._waiting:
             self._drained.set()
-
-    def _cancel(self, flight: Flight) -> None:
-        """End a generation by its request id and read what is still sent, so that both sides count the same."""
-        if self._link.stop is None:
-            self._give_up(flight, RequestError("cancelled", "cancelled by the client", tokens=flight.tokens))
-            return
-        content = self._link.stop(self._endpoint, flight.request.request_id)
-        self._pool.send(content, Flight(flight.request, self._link.reader(), _forget, scheduled_ns=0))
-        flight.cancelled = True
-
-    def _expire(self, flight: Flight) -> None:
-        self._give_up(flight, timed_out(flight.address, self._conditions.timeout_s, flight.tokens))
-
-    def _give_up(self, flight: Flight, error: RequestError | None = None) -> None:
-        flight.abort()
-        if error is None:
-            flight.unfinished = True
-        flight.finish(time.perf_counter_ns(), error)
-
-
-def _forget(flight: Flight) -> None: ...
 
 
 def _check_room(concurrency: int, room: int) -> None:
@@ -290,8 +249,3 @@ def _check_room(concurrency: int, room: int) -> None:
             expected=f"at most {room}, by this system's limit of open files",
             fix="raise it with `ulimit -Hn`, or use several clients",
         )
-
-
-async def _within(seconds: float, waiting: Coroutine[Any, Any, Any]) -> None:
-    with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
-        await asyncio.wait_for(waiting, seconds)

@@ -18,7 +18,6 @@ def record_of(
     flight: Flight,
     conversation: Conversation,
     *,
-    number: int,
     origin_ns: int,
     retokenize: Callable[[str], int] | None,
 ) -> Record:
@@ -33,7 +32,7 @@ def record_of(
         tokens, counted_by = retokenize("".join(flight.text)), "tokenizer"
     arrivals = flight.arrivals_ns
     return Record(
-        number=number,
+        number=flight.number,
         session=conversation.number,
         turn=conversation.turn,
         scheduled_ns=flight.scheduled_ns - origin_ns,

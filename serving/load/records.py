@@ -6,11 +6,11 @@ it where pyarrow is installed, has the same columns.
 
 from __future__ import annotations
 
+import bisect
 import importlib
-import importlib.util
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -68,20 +68,49 @@ class Record:
         """(time, tokens) of each response. Tokens are shared out evenly where only their total is known."""
         if self.first_ns is None:
             return
-        at_ns, responses = self.first_ns, 1 + len(self.gaps_us)
-        counts = self.counts or (1,) * responses
-        known = sum(counts) == self.output_tokens or responses == 1
-        share = self.output_tokens / responses
-        yield at_ns, counts[0] if known else share
-        for gap_us, tokens in zip(self.gaps_us, counts[1:], strict=True):
+        at_ns, before = self.first_ns, 0.0
+        for gap_us, so_far in zip((0, *self.gaps_us), self._running_totals(), strict=True):
             at_ns += 1000 * gap_us
-            yield at_ns, tokens if known else share
+            yield at_ns, so_far - before
+            before = so_far
 
-    def token_gaps(self) -> Iterator[tuple[int, float, float]]:
-        """(time, gap in ns, how many): a response of k tokens after a wait of g stands for k gaps of g/k."""
-        for gap_us, (at_ns, tokens) in zip(self.gaps_us, itertools.islice(self.arrivals(), 1, None), strict=True):
+    def tokens_between(self, edges: Sequence[int]) -> Iterator[tuple[int, float]]:
+        """(i, tokens that arrived from edges[i] on and before edges[i + 1]), both ascending; no empty ones.
+
+        What `arrivals` would add up to, without a turn of the interpreter for every token.
+        """
+        if self.first_ns is None:
+            return
+        after_us = list(itertools.accumulate(self.gaps_us, initial=0))
+        so_far = self._running_totals()
+        first = max(bisect.bisect_right(edges, self.first_ns) - 1, 0)
+        place = bisect.bisect_left(after_us, (edges[first] - self.first_ns) / 1000)
+        for index in range(first, len(edges) - 1):
+            if place == len(after_us):
+                return
+            end = bisect.bisect_left(after_us, (edges[index + 1] - self.first_ns) / 1000, place)
+            if end > place:
+                yield index, so_far[end - 1] - (so_far[place - 1] if place else 0)
+            place = end
+
+    def token_gaps(self) -> Iterator[tuple[float, float]]:
+        """(gap in ns, how many): a response of k tokens after a wait of g stands for k gaps of g/k."""
+        for gap_us, (_, tokens) in zip(self.gaps_us, itertools.islice(self.arrivals(), 1, None), strict=True):
             if tokens > 0:
-                yield at_ns, 1000 * gap_us / tokens, tokens
+                yield 1000 * gap_us / tokens, tokens
+
+    @property
+    def single_tokens(self) -> bool:
+        """Whether every response bore exactly one token, so that `gaps_us` are the gaps between tokens."""
+        return not self.counts and self.output_tokens == 1 + len(self.gaps_us)
+
+    def _running_totals(self) -> Sequence[float]:
+        """Tokens so far at each response; there is at least one."""
+        responses = 1 + len(self.gaps_us)
+        totals = list(itertools.accumulate(self.counts)) or range(1, responses + 1)
+        if totals[-1] == self.output_tokens or responses == 1:
+            return totals
+        return [self.output_tokens * number / responses for number in range(1, responses + 1)]
 
 
 class RecordWriter:
@@ -119,10 +148,11 @@ def read_records(folder: Path) -> Iterator[Record]:
 
 
 def write_parquet(folder: Path) -> Path | None:
-    """The same records as Parquet, a few thousand in memory at a time; None where pyarrow is not installed."""
-    if importlib.util.find_spec("pyarrow") is None:
+    """The same records as Parquet, a few thousand in memory at a time; None where pyarrow is missing or of no use."""
+    try:
+        pyarrow, parquet = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
+    except ImportError:  # also of one that is there, for the numpy beside it
         return None
-    pyarrow, parquet = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
     schema = pyarrow.schema([(name, getattr(pyarrow, kind)()) for name, kind in _COLUMNS.items()])
     for name in ("gaps_us", "counts"):
         schema = schema.append(pyarrow.field(name, pyarrow.list_(pyarrow.int64())))

@@ -70,7 +70,9 @@ def run_load(endpoint: Endpoint, plan: LoadPlan, *, folder: Path, talk: Talk) ->
     writer = RecordWriter(folder)
     started_unix_s = time.time()
     generator = Generator(endpoint, plan.workload, plan.arrivals, plan.until, plan.conditions, on_record=writer.write)
-    sampler = ServerSampler(folder, metrics_url=plan.metrics_url, origin_ns=lambda: generator.origin_ns)
+    sampler = ServerSampler(
+        folder, metrics_url=plan.metrics_url, trust=endpoint.trust, origin_ns=lambda: generator.origin_ns
+    )
     try:
         with _calm_collector():
             sampler.start()
@@ -116,11 +118,10 @@ async def _tell(generator: Generator, plan: LoadPlan, talk: Talk) -> None:
         elapsed = time.perf_counter() - started
         rows = generator.slices.rows[-6:-1]
         rate = sum(row.tokens for row in rows) / len(rows) if rows else 0.0
-        shares = [generator.sent / plan.until.requests if plan.until.requests else 0.0]
+        sent, in_air = generator.traffic
+        shares = [sent / plan.until.requests if plan.until.requests else 0.0]
         shares.append(elapsed / plan.until.duration_s if plan.until.duration_s else 0.0)
-        talk.progress(
-            max(shares), 1.0, f"{generator.sent} sent, {len(generator.in_flight)} in the air, {rate:.0f} tok/s"
-        )
+        talk.progress(max(shares), 1.0, f"{sent} sent, {in_air} in the air, {rate:.0f} tok/s")
 
 
 @contextlib.contextmanager

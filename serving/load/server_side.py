@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import threading
@@ -11,6 +10,9 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from serving.client.trust import Trust
+from serving.load.gpus import Gpus
 
 SERVER = "server.jsonl"
 _PERIOD_S, _TIMEOUT_S = 1.0, 2.0
@@ -23,15 +25,16 @@ Metrics = dict[str, float]
 class ServerSampler:
     """Samples on a thread of its own until closed; what cannot be reached is left out, and `missing` says so."""
 
-    def __init__(self, folder: Path, *, metrics_url: str | None, origin_ns: Callable[[], int]) -> None:
+    def __init__(self, folder: Path, *, metrics_url: str | None, trust: Trust, origin_ns: Callable[[], int]) -> None:
         self.missing: list[str] = []
         self.before: Metrics = {}
         self.after: Metrics = {}
         self._url = metrics_url
+        self._tls = trust.context() if metrics_url is not None and metrics_url.startswith("https:") else None
         self._origin_ns = origin_ns
         self._file = (folder / SERVER).open("w", encoding="utf-8")
         self._over = threading.Event()
-        self._gpus = _gpus()
+        self._gpus = Gpus()
         self.before = self._metrics()
         self._thread = threading.Thread(target=self._run, name="trtllm-kit-server-sampler", daemon=True)
 
@@ -46,20 +49,21 @@ class ServerSampler:
         if self._thread.ident is not None:
             self._thread.join(timeout=2 * _TIMEOUT_S)
         self.after = self._metrics()
+        self._gpus.close()
         self._file.close()
         return {name: value - self.before.get(name, 0.0) for name, value in self.after.items()}
 
     def _run(self) -> None:
         while not self._over.wait(_PERIOD_S):
             at_ns = time.perf_counter_ns() - self._origin_ns()
-            sample: dict[str, Any] = {"at_ns": at_ns, "metrics": self._metrics(), "gpus": _read(self._gpus)}
+            sample: dict[str, Any] = {"at_ns": at_ns, "metrics": self._metrics(), "gpus": self._gpus.read()}
             self._file.write(json.dumps(sample, separators=(",", ":")) + "\n")
 
     def _metrics(self) -> Metrics:
         if self._url is None:
             return {}
         try:
-            with urllib.request.urlopen(self._url, timeout=_TIMEOUT_S) as answer:
+            with urllib.request.urlopen(self._url, timeout=_TIMEOUT_S, context=self._tls) as answer:
                 return parse_metrics(answer.read().decode("utf-8", "replace"))
         except (OSError, ValueError) as error:
             if not self.missing:
@@ -71,36 +75,3 @@ def parse_metrics(text: str) -> Metrics:
     """Prometheus text → {name with labels: value}, Triton's own families only."""
     rows = (_LINE.match(line) for line in text.splitlines() if line.startswith(_WANTED))
     return {row[1]: float(row[2]) for row in rows if row}
-
-
-def _gpus() -> list[Any]:
-    """NVML handles of this machine's GPUs; none where there is no driver."""
-    import pynvml
-
-    with contextlib.suppress(pynvml.NVMLError):
-        pynvml.nvmlInit()
-        return [pynvml.nvmlDeviceGetHandleByIndex(at) for at in range(pynvml.nvmlDeviceGetCount())]
-    return []
-
-
-def _read(gpus: list[Any]) -> list[dict[str, float]]:
-    """Power in watts, clocks in MHz, memory in bytes, utilization in percent; what a GPU does not tell is left out."""
-    if not gpus:
-        return []
-    import pynvml
-
-    asked: dict[str, Callable[[Any], float]] = {
-        "power_w": lambda gpu: pynvml.nvmlDeviceGetPowerUsage(gpu) / 1e3,
-        "sm_clock_mhz": lambda gpu: pynvml.nvmlDeviceGetClockInfo(gpu, pynvml.NVML_CLOCK_SM),
-        "memory_clock_mhz": lambda gpu: pynvml.nvmlDeviceGetClockInfo(gpu, pynvml.NVML_CLOCK_MEM),
-        "memory_used_bytes": lambda gpu: pynvml.nvmlDeviceGetMemoryInfo(gpu).used,
-        "utilization_percent": lambda gpu: pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu,
-    }
-    rows = []
-    for gpu in gpus:
-        row: dict[str, float] = {}
-        for name, ask in asked.items():
-            with contextlib.suppress(pynvml.NVMLError):
-                row[name] = ask(gpu)
-        rows.append(row)
-    return rows

@@ -29,8 +29,10 @@ class Slices:
 
     def add(self, record: Record) -> None:
         """Count a request that has ended."""
-        for at_ns, tokens in record.arrivals():
-            self._at(at_ns).tokens += tokens
+        first = max(record.first_ns or 0, 0) // self.width_ns
+        edges = range(first * self.width_ns, record.ended_ns + self.width_ns + 1, self.width_ns)
+        for at, tokens in record.tokens_between(edges):
+            self._row(first + at).tokens += tokens
         if record.first_ns is not None and record.ttft_ns is not None:
             due = self._at(record.scheduled_ns)
             due.ttft_ns += record.ttft_ns
@@ -49,7 +51,9 @@ class Slices:
         return self.rows[-int(-low_ns // self.width_ns) : int(high_ns // self.width_ns)]
 
     def _at(self, at_ns: int) -> Slice:
-        index = max(at_ns, 0) // self.width_ns
+        return self._row(max(at_ns, 0) // self.width_ns)
+
+    def _row(self, index: int) -> Slice:
         while len(self.rows) <= index:
             self.rows.append(Slice())
         return self.rows[index]

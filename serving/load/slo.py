@@ -39,6 +39,8 @@ def parse_slo(text: str) -> Slo:
         number = given.removesuffix(unit) if unit else given
         if name not in _VALUES:
             raise UsageError(f"unknown objective '{name}'", expected=f"{', '.join(_VALUES)}; {EXPECTED}")
+        if not number:
+            raise UsageError(f"'{part.strip()}' has no number", expected=EXPECTED)
         if unit not in _UNITS_NS:
             raise UsageError(f"'{part.strip()}' has no unit of time", expected=f"{', '.join(_UNITS_NS)}; {EXPECTED}")
         try:

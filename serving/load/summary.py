@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -52,7 +53,7 @@ class Summary:
     completed: int  # of these, without an error
     errors: Mapping[str, int]  # of these, by kind; unfinished ones are none
     unfinished: int
-    messages: tuple[str, ...]  # an example of each error
+    messages: Mapping[str, str]  # kind of error -> the words of the first one
     counted_by: Mapping[str, int]  # requests by who counted their tokens
     ended_early: int  # complete answers shorter than asked for
     too_long: int  # answers of more tokens than asked for: impossible
@@ -100,16 +101,16 @@ class _Tally:
         self._count = max(window.blocks, 1)
         self._blocks = [_Block() for _ in range(self._count)]
         # Rounded: the window's edges are times of records, and these must not fall out of it.
-        self._low, self._high = round(window.start_s * 1e9), round(window.end_s * 1e9)
+        low, high = round(window.start_s * 1e9), round(window.end_s * 1e9)
+        self._edges = [low + (high - low) * at // self._count for at in range(self._count)] + [high + 1]
         self._errors: Counter[str] = Counter()
         self._counted: Counter[str] = Counter()
-        self._messages: dict[str, None] = {}
+        self._messages: dict[str, str] = {}
         self._requests = self._completed = self._early = self._long = self._good = self._unfinished = 0
 
     def add(self, record: Record) -> None:
-        for at_ns, tokens in record.arrivals():
-            if (block := self._block(at_ns)) is not None:
-                block.output += tokens
+        for at, tokens in record.tokens_between(self._edges):
+            self._blocks[at].output += tokens
         if record.error is None and (block := self._block(record.ended_ns)) is not None:
             block.completed += 1
             block.good += bool(self._slo and self._slo.met_by(record))
@@ -132,9 +133,9 @@ class _Tally:
         if record.error == UNFINISHED:
             self._unfinished += 1
         else:
-            self._errors[str(record.error)] += 1
-            if len(self._messages) < 5:
-                self._messages[record.message] = None
+            kind = str(record.error)
+            self._errors[kind] += 1
+            self._messages.setdefault(kind, record.message)
 
     def _measure(self, record: Record, due: _Block) -> None:
         if record.ttft_ns is not None:
@@ -143,15 +144,16 @@ class _Tally:
             due.latency["tpot_ms"].add(record.tpot_ns)
         due.latency["e2e_ms"].add(max(record.e2e_ns, 1))
         itl, icl = due.latency["itl_ms"], due.latency["icl_ms"]
-        for _, gap_ns, tokens in record.token_gaps():
+        icl.add_us(record.gaps_us)
+        if record.single_tokens:
+            itl.add_us(record.gaps_us)
+            return
+        for gap_ns, tokens in record.token_gaps():
             itl.add(max(gap_ns, 1), tokens)
-        for gap_us in record.gaps_us:
-            icl.add(max(1000 * gap_us, 1))
 
-    def _block(self, at_ns: float) -> _Block | None:
-        if not self._low <= at_ns <= self._high:
-            return None
-        return self._blocks[min(int((at_ns - self._low) / (self._high - self._low) * self._count), self._count - 1)]
+    def _block(self, at_ns: int) -> _Block | None:
+        at = bisect.bisect_right(self._edges, at_ns) - 1
+        return self._blocks[at] if 0 <= at < self._count else None
 
     def summary(self) -> Summary:
         merged = {name: _merged([block.latency[name] for block in self._blocks]) for name in LATENCIES}
@@ -161,7 +163,7 @@ class _Tally:
             completed=self._completed,
             errors=dict(sorted(self._errors.items())),
             unfinished=self._unfinished,
-            messages=tuple(self._messages),
+            messages=self._messages,
             counted_by=dict(self._counted),
             ended_early=self._early,
             too_long=self._long,

@@ -43,7 +43,10 @@ class Conversation:
     def _next(self, at_ns: int) -> None:
         head, found, rest = self._buffer.partition(b"\r\n\r\n")
         if not found:
-            if len(head) > _HEAD_LIMIT:
+            if not head[:1].isalpha():  # such as the first byte of TLS
+                self._json(HTTPStatus.BAD_REQUEST, {"error": "no HTTP request"})
+                self._peer.close()
+            elif len(head) > _HEAD_LIMIT:
                 self._peer.close()
             return
         line, *fields = head.decode("latin-1").split("\r\n")

@@ -12,6 +12,7 @@ from statistics import NormalDist
 from types import MappingProxyType
 from typing import Any
 
+from serving.client.links import LINKS
 from serving.load.summary import QUANTILES
 
 EXPORT = "profile_export_aiperf.json"
@@ -35,11 +36,14 @@ _COUNTS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "duration_s": ("benchmark_duration", "sec"),
     }
 )
+_PHASES: Mapping[str, str] = MappingProxyType({"ClosedLoop": "concurrency", "Replay": "fixed_schedule"})
+"""Where an arrival's kind has another name there."""
+
 _IN_MS: Mapping[str, float] = MappingProxyType({"ms": 1.0, "sec": 1e3, "s": 1e3, "us": 1e-3, "ns": 1e-6})
 
 
-def export(level: Mapping[str, Any], *, url: str) -> dict[str, Any]:
-    """A level's JSON in AIPerf's form; what it does not know is left out."""
+def export(level: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
+    """A level's JSON and its run.json in AIPerf's form; what neither knows is left out."""
     tree: dict[str, Any] = {"schema_version": _SCHEMA}
     for key, name in _LATENCIES.items():
         found = level.get(key)
@@ -51,11 +55,23 @@ def export(level: Mapping[str, Any], *, url: str) -> dict[str, Any]:
             tree[name] = {"unit": unit, "avg": level[key]}
     failed = sum(level["errors"].values())
     tree["error_request_count"] = {"unit": "requests", "avg": failed}
-    loop = {"rate": level["rate"]} if level["rate"] else {"concurrency": round(level["concurrency"])}
-    phase = {"name": "profiling", "kind": "profiling", "type": next(iter(loop)), **loop}
-    tree["input_config"] = {"endpoint": {"urls": [url], "streaming": True}, "phases": [phase]}
+    tree["input_config"] = _config(level, run["endpoint"], run["arrivals"]["kind"])
     tree["was_cancelled"] = level["reason"] == "interrupted"
     return tree
+
+
+def _config(level: Mapping[str, Any], endpoint: Mapping[str, Any], arrivals: str) -> dict[str, Any]:
+    """What its BenchmarkConfig cannot be without."""
+    loop = {"rate": level["rate"]} if level["rate"] else {"concurrency": max(round(level["concurrency"]), 1)}
+    phase = {"name": "profiling", "kind": "profiling", "type": _PHASES.get(arrivals, arrivals)}
+    lengths = {key: {"mean": level[key]} for key in ("isl", "osl") if level[key] is not None}
+    scheme = "https" if endpoint["tls"] else "http"
+    return {
+        "models": {"items": [{"name": endpoint["model"] or LINKS[endpoint["transport"]].model}]},
+        "endpoint": {"urls": [f"{scheme}://{endpoint['http']}"], "streaming": True},
+        "datasets": [{"name": "main", "type": "synthetic", "entries": level["requests"], "prompts": lengths}],
+        "phases": [{**phase, "requests": level["requests"], **loop}],
+    }
 
 
 def level_of(tree: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ def greedy_parity(endpoint: Endpoint, checkpoint: Path, tokenizer_dir: Path) -> 
 
 
 def _engine_tokens(endpoint: Endpoint, ids: tuple[int, ...]) -> list[int]:
-    below = Endpoint(http=endpoint.http, grpc=endpoint.grpc, transport="tokens-grpc", tls=endpoint.tls)
+    below = replace(endpoint, transport="tokens-grpc", model=None)
     request = Request(input_ids=ids, max_tokens=_MAX_TOKENS, stream=False, top_k=1, end_id=-1)
     return complete(below, request, timeout_s=_TIMEOUT_S).ids
 

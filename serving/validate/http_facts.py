@@ -11,7 +11,9 @@ from typing import Any
 from urllib.parse import quote
 
 from serving.client.errors import RequestError, unreachable
+from serving.client.links import tls_of
 from serving.client.request import Endpoint
+from serving.client.trust import words_of
 from trtllm_kit.errors import UsageError
 
 _TIMEOUT_S, _PROBE_S = 30.0, 1.0
@@ -51,12 +53,11 @@ def no_such_model(address: str, model: str, known: tuple[str, ...]) -> UsageErro
 
 def find_metrics(endpoint: Endpoint) -> str | None:
     """Where the server shows Prometheus metrics: Triton's usual port beside its HTTP port, or the same one."""
-    scheme = "https" if endpoint.tls else "http"
     host, _, port = endpoint.http.rpartition(":")
     for candidate in (int(port) + _METRICS_OFFSET, int(port)):
-        url = f"{scheme}://{host}:{candidate}/metrics"
+        url = f"{_scheme(endpoint)}://{host}:{candidate}/metrics"
         try:
-            with urllib.request.urlopen(url, timeout=_PROBE_S) as answer:
+            with urllib.request.urlopen(url, timeout=_PROBE_S, context=tls_of(endpoint, "http/1.1")) as answer:
                 if b"nv_" in answer.read(1 << 20):
                     return url
         except (OSError, ValueError):
@@ -66,9 +67,9 @@ def find_metrics(endpoint: Endpoint) -> str | None:
 
 def _get(endpoint: Endpoint, path: str, *, post: bool = False) -> Any:
     """Parsed JSON; None for an answer that is none or an error status; RequestError when nobody answers."""
-    url = f"{'https' if endpoint.tls else 'http'}://{endpoint.http}{path}"
+    url, tls = f"{_scheme(endpoint)}://{endpoint.http}{path}", tls_of(endpoint, "http/1.1")
     try:
-        with urllib.request.urlopen(url, b"" if post else None, timeout=_TIMEOUT_S) as answer:
+        with urllib.request.urlopen(url, b"" if post else None, timeout=_TIMEOUT_S, context=tls) as answer:
             return json.loads(answer.read())
     except urllib.error.HTTPError as error:
         if error.code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
@@ -77,4 +78,10 @@ def _get(endpoint: Endpoint, path: str, *, post: bool = False) -> Any:
     except ValueError:
         return None
     except OSError as error:
-        raise unreachable(endpoint.http, str(getattr(error, "reason", error))) from None
+        reason = getattr(error, "reason", error)
+        detail = words_of(reason) if isinstance(reason, OSError) else str(reason)
+        raise unreachable(endpoint.http, detail) from None
+
+
+def _scheme(endpoint: Endpoint) -> str:
+    return "https" if endpoint.tls else "http"

@@ -34,7 +34,7 @@ class Level:
     completed: int
     unfinished: int  # in the air when the run ended, no fault of the server's
     errors: Mapping[str, int]  # kind -> count
-    messages: tuple[str, ...]  # examples of them
+    messages: Mapping[str, str]  # kind -> an example
     duration_s: float
     output_tokens: int  # of all complete answers
     input_tokens: int
@@ -167,7 +167,7 @@ class _Look:
 
     def __init__(self, summary: Summary, slo: Slo | None) -> None:
         self._slo = slo
-        self._low, self._high = 1e9 * summary.window.start_s, 1e9 * summary.window.end_s
+        self._low, self._high = round(1e9 * summary.window.start_s), round(1e9 * summary.window.end_s)
         self.output_tokens = self.due_tokens = 0
         self.good_tokens = self._busy_ns = 0.0
         self.least_ttft_ns: int | None = None
@@ -220,7 +220,7 @@ class _Look:
         """Requests count where they were due, tokens where they came, as everywhere."""
         good = slo.met_by(record)
         if good:
-            self.good_tokens += sum(tokens for at, tokens in record.arrivals() if self._low <= at <= self._high)
+            self.good_tokens += sum(tokens for _, tokens in record.tokens_between((self._low, self._high + 1)))
         if due and (record.error != UNFINISHED or _too_late(record, slo)):
             self._judged += 1
             self._good += good

@@ -148,14 +148,10 @@ def _bucket(value_ns: float) -> int:
     return int(math.log(max(value_ns, 1.0)) * _PER_E)
 
 
-def _itl(record: Record) -> list[tuple[float, float]]:
-    return [(gap_ns, tokens) for _, gap_ns, tokens in record.token_gaps()]
-
-
 _RATES = tuple(metric.key for metric in METRICS if metric.latency is None)
 _LATENCIES: Mapping[str, Callable[[Record], list[tuple[float, float]]]] = {
     "ttft_ms": lambda record: [] if record.ttft_ns is None else [(float(record.ttft_ns), 1.0)],
     "tpot_ms": lambda record: [] if record.tpot_ns is None else [(record.tpot_ns, 1.0)],
-    "itl_ms": _itl,
+    "itl_ms": lambda record: list(record.token_gaps()),
     "e2e_ms": lambda record: [(float(record.e2e_ns), 1.0)],
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from html import escape
+
 COLOURS = ("a", "b", "c", "d", "e", "f")
 """Classes of the lines of a chart, in the order in which they are given out."""
 
@@ -39,3 +41,13 @@ vertical-align:middle}details{margin:8px 0}summary{cursor:pointer;color:var(--di
 """
 
 STYLE = _PAGE + "".join(_LINE.format(name=name) for name in COLOURS)
+
+
+def document(title: str, body: str, style: str = STYLE) -> str:
+    """One self-contained page around `body`, which is HTML already."""
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{style}</style></head>"
+        f"<body><main>{body}</main></body></html>\n"
+    )

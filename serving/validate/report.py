@@ -8,13 +8,14 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from serving.load.run import RUN
 from serving.validate.aiperf import EXPORT, export
 from serving.validate.figures import curves, distributions, timelines
-from serving.validate.page_style import STYLE
+from serving.validate.page_style import document
 from serving.validate.results import CheckResult, ValidationReport
 from serving.validate.sides import REPORT
 from serving.validate.table import COLUMNS, bill_lines, level_row
-from trtllm_kit.files import pretty_json, write_text_atomic
+from trtllm_kit.files import pretty_json, read_json, write_text_atomic
 
 PAGE = "report.html"
 
@@ -25,8 +26,8 @@ def write_report(report: ValidationReport, results: Path) -> Path:
     """Write report.json, report.html and each run's AIPerf export into the results folder; returns the page."""
     write_text_atomic(results / REPORT, pretty_json(report.to_json()))
     for level in _levels(report):
-        url = f"http://{report.endpoint['http']}"
-        write_text_atomic(results / level["folder"] / EXPORT, pretty_json(export(level, url=url)))
+        folder = results / level["folder"]
+        write_text_atomic(folder / EXPORT, pretty_json(export(level, read_json(folder / RUN, "a run"))))
     write_text_atomic(results / PAGE, html_page(report, results))
     return results / PAGE
 
@@ -47,12 +48,7 @@ def html_page(report: ValidationReport, results: Path) -> str:
         _checks(report.checks),
         _facts(report),
     ]
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>Validation of {escape(title)}</title><style>{STYLE}</style></head>"
-        f"<body><main>{''.join(body)}</main></body></html>\n"
-    )
+    return document(f"Validation of {title}", "".join(body))
 
 
 def _levels(report: ValidationReport) -> Sequence[Level]:

@@ -95,7 +95,11 @@ def validate(
     )
     found, interrupted = _check_all(run, [name for name in CHECKS if name in (checks or CHECKS)])
     return ValidationReport(
-        endpoint={**asdict(endpoint), "server_version": run.facts.server_version, "models": list(run.facts.models)},
+        endpoint={
+            **{name: value for name, value in asdict(endpoint).items() if endpoint.tls or name != "trust"},
+            "server_version": run.facts.server_version,
+            "models": list(run.facts.models),
+        },
         started_unix_s=round(started, 3),
         duration_s=time.perf_counter() - clock,
         checks=tuple(found),

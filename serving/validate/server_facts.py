@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 from dataclasses import dataclass
-from typing import Any
 
-from serving.client.errors import RequestError, server_said, unreachable
+from serving.client.errors import RequestError
 from serving.client.links import link_of
 from serving.client.loop import run
 from serving.client.request import Endpoint
 from serving.client.tensors import infer_message, outputs_of
+from serving.client.unary import UnaryClient
 from serving.validate.http_facts import no_such_model, openai_facts, triton_facts
-
-_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,8 @@ def encode_on_server(endpoint: Endpoint, texts: list[str]) -> list[list[int]]:
 async def _facts(endpoint: Endpoint, engine: str) -> ServerFacts:
     from tritonclient.grpc import service_pb2
 
-    async with _Unary(endpoint) as ask:
+    with contextlib.closing(UnaryClient(endpoint)) as client:
+        ask = client.ask
         metadata = await ask("ServerMetadata", service_pb2.ServerMetadataRequest(), service_pb2.ServerMetadataResponse)
         index = await ask("RepositoryIndex", service_pb2.RepositoryIndexRequest(), service_pb2.RepositoryIndexResponse)
         config = await ask("ModelConfig", service_pb2.ModelConfigRequest(name=engine), service_pb2.ModelConfigResponse)
@@ -64,7 +63,7 @@ async def _facts(endpoint: Endpoint, engine: str) -> ServerFacts:
 async def _encode(endpoint: Endpoint, texts: list[str]) -> list[list[int]]:
     from tritonclient.grpc import service_pb2
 
-    async with _Unary(endpoint) as ask:
+    with contextlib.closing(UnaryClient(endpoint)) as client:
 
         async def encode(text: str) -> list[int]:
             rows: list[tuple[str, str, list[bool | int | float | str]]] = [
@@ -74,7 +73,7 @@ async def _encode(endpoint: Endpoint, texts: list[str]) -> list[list[int]]:
             message = infer_message("preprocessing", "", rows, batched=True)
             del message.parameters["triton_enable_empty_final_response"]
             try:
-                outputs = outputs_of(await ask("ModelInfer", message, service_pb2.ModelInferResponse))
+                outputs = outputs_of(await client.ask("ModelInfer", message, service_pb2.ModelInferResponse))
             except RequestError as error:
                 if error.kind == "refused":
                     return []  # a text without any token, which Hugging Face answers with an empty list
@@ -82,39 +81,3 @@ async def _encode(endpoint: Endpoint, texts: list[str]) -> list[list[int]]:
             return [int(value) for value in outputs["INPUT_ID"]]
 
         return [await encode(text) for text in texts]
-
-
-class _Unary:
-    """Unary calls on one channel."""
-
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._endpoint = endpoint
-
-    async def __aenter__(self) -> _Unary:
-        import grpc
-
-        self._grpc = grpc
-        self._channel = (
-            grpc.aio.secure_channel(self._endpoint.grpc, grpc.ssl_channel_credentials())
-            if self._endpoint.tls
-            else grpc.aio.insecure_channel(self._endpoint.grpc)
-        )
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        await self._channel.close()
-
-    async def __call__(self, method: str, message: Any, answer: Any) -> Any:
-        call = self._channel.unary_unary(
-            f"/inference.GRPCInferenceService/{method}",
-            request_serializer=type(message).SerializeToString,
-            response_deserializer=answer.FromString,
-        )
-        try:
-            return await asyncio.wait_for(call(message), _TIMEOUT_S)
-        except (asyncio.TimeoutError, TimeoutError):
-            raise unreachable(self._endpoint.grpc, f"no answer within {_TIMEOUT_S:g} s") from None
-        except self._grpc.RpcError as error:
-            if error.code() is self._grpc.StatusCode.UNAVAILABLE:
-                raise unreachable(self._endpoint.grpc, str(error.details())) from None
-            raise server_said(str(error.details()), 0) from None

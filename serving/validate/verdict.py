@@ -42,8 +42,7 @@ def verdict(checks: Sequence[CheckResult]) -> Verdict:
 def _level_findings(level: Level, load: Load) -> Iterator[_Finding]:
     at = f"at {level.name}"
     for kind, count in level.errors.items():
-        example = next(iter(level.messages), "")
-        yield "fail", f"{at}, {count} of {level.requests} requests ended '{kind}': {example}"
+        yield "fail", f"{at}, {count} of {level.requests} requests ended '{kind}': {level.messages[kind]}"
     if level.ended_early:
         yield "warn", f"{at}, {level.ended_early} answers ended before {load.plan.output_len} tokens; what came counts"
     for warning in level.warnings:

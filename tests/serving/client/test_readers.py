@@ -14,11 +14,13 @@ from serving.client.layouts import LAYOUTS
 from serving.client.readers import CumulativeReader, EngineReader, GrpcReader, OpenAIReader
 from serving.client.tensors import pack
 
-TEXTS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=12), max_size=8)
+TRICKY = st.sampled_from(['"', "\\", '\\"', '","num_output_tokens":2,"x":"', '"}],"usage":{', "\n", "}", " "])
+TEXT = st.one_of(st.text(st.characters(exclude_categories=["Cs"]), max_size=12), st.lists(TRICKY).map("".join))
+TEXTS = st.lists(TEXT, max_size=8)
 engine = partial(EngineReader, LAYOUTS["engine"])
 
 
-@given(TEXTS, st.lists(st.integers(0, 300), max_size=8), st.booleans(), st.booleans())
+@given(TEXTS, st.lists(st.sampled_from([0, 1, 1, 1, 2, 300]), min_size=8), st.booleans(), st.booleans())
 def test_engine_events_are_counted_as_they_parse(texts, counts, spaced: bool, last: bool) -> None:
     lean, full, so_far = engine(), engine(), 0
     for text, count in zip(texts, counts, strict=False):
@@ -80,6 +82,27 @@ def test_openai_chunks(event, tokens: int, separators) -> None:
     assert reader.count(json.dumps(event, separators=separators).encode(), 3) == tokens
     assert not reader.ended
     assert reader.count(b"[DONE]", 3) == 0 and reader.ended
+
+
+@given(TEXTS, st.sampled_from(["text", "content", "reasoning_content"]), st.booleans())
+def test_openai_chunks_that_follow_each_other_are_counted_as_each_alone(texts, key: str, spaced: bool) -> None:
+    reader = OpenAIReader()
+    for text in [*texts, "", *texts]:
+        choice = {"text": text} if key == "text" else {"delta": {key: text}}
+        body = {"id": "1", "choices": [{"index": 0, **choice, "finish_reason": None}]}
+        event = json.dumps(body, separators=None if spaced else (",", ":"), ensure_ascii=False).encode()
+        assert reader.count(event, 3) == OpenAIReader().count(event, 3) == int(bool(text))
+
+
+def test_a_likeness_ends_where_more_than_the_text_differs() -> None:
+    reader, event = OpenAIReader(), b'{"choices":[{"text":"a","finish_reason":null}]}'
+    assert [reader.count(event, 0), reader.count(event.replace(b'"a"', b'"b c"'), 1)] == [1, 1]
+    usage = event.replace(b"}]}", b'}],"usage":{"prompt_tokens":3,"completion_tokens":7}}')
+    assert reader.count(usage, 2) == 5 and reader.total == 7
+    with pytest.raises(RequestError, match="out of blocks"):
+        reader.count(b'{"error":{"message":"out of blocks"}}', 7)
+    with pytest.raises(RequestError, match="the server sent"):
+        reader.count(event[:-1].replace(b"choices", b"voices"), 7)
 
 
 def test_usage_is_the_last_word_on_the_count() -> None:

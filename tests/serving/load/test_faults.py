@@ -145,4 +145,4 @@ def test_more_streams_than_files_may_be_open_are_refused(start_mock, load) -> No
 def test_a_wrong_model_name_is_an_error_of_every_request(start_mock, load) -> None:
     endpoint = replace(start_mock(*QUICK).endpoint("engine-http"), model="nonsense")
     result = load(endpoint, requests=3)
-    assert result.summary.errors == {"refused": 3} and "nonsense" in result.summary.messages[0]
+    assert result.summary.errors == {"refused": 3} and "nonsense" in result.summary.messages["refused"]

@@ -43,7 +43,7 @@ def test_chunks_are_not_tokens(start_mock, load, transport: str) -> None:
     for record in result.records():
         assert record.output_tokens == 14
         assert 1 + len(record.gaps_us) == 4  # chunks: what a naive client counts
-        assert sum(weight for _, _, weight in record.token_gaps()) == pytest.approx(10 if record.counts else 10.5)
+        assert sum(weight for _, weight in record.token_gaps()) == pytest.approx(10 if record.counts else 10.5)
     assert result.summary.output_tokens == 6 * 14
     # Chunks of four tokens come every 4 ms; per token that is 1 ms.
     assert result.summary.latency["itl_ms"].mean < result.summary.latency["icl_ms"].mean / 2
@@ -115,9 +115,10 @@ def test_latency_counts_from_when_a_request_was_due(record) -> None:
 
 def test_failed_requests_do_not_flatter_the_latencies(record) -> None:
     quick = record(at_s=1.0, ttft_s=0.001, error="failed", message="out of memory")
-    summary = summarise(lambda: [record(at_s=1.0), quick], whole=True)
-    assert summary.latency["ttft_ms"].count == 1 and summary.errors == {"failed": 1}
-    assert summary.messages == ("out of memory",)
+    gone = record(at_s=1.0, error="unreachable", message="nobody there")
+    summary = summarise(lambda: [record(at_s=1.0), quick, gone], whole=True)
+    assert summary.latency["ttft_ms"].count == 1 and summary.errors == {"failed": 1, "unreachable": 1}
+    assert summary.messages == {"failed": "out of memory", "unreachable": "nobody there"}
 
 
 def test_more_tokens_than_asked_for_are_doubted(start_mock, load, record) -> None:

@@ -25,7 +25,7 @@ def level() -> Callable[..., Level]:
             "completed": 100,
             "unfinished": 0,
             "errors": {},
-            "messages": (),
+            "messages": {},
             "duration_s": 64.0,
             "output_tokens": 6400,
             "input_tokens": 12800,

@@ -50,6 +50,10 @@ def test_everything_of_a_result_is_in_its_folder(kit, served) -> None:
         assert exported["request_count"] == {"unit": "requests", "avg": 4}
         assert exported["time_to_first_token"]["p50"] == level["ttft_ms"]["p50"]
         assert exported["inter_token_latency"]["avg"] == level["tpot_ms"]["mean"]
+        (phase,) = exported["input_config"]["phases"]  # AIPerf's own model wants all of these
+        assert (phase["type"], phase["requests"], phase["concurrency"]) == ("concurrency", 4, level["concurrency"])
+        assert exported["input_config"]["models"] == {"items": [{"name": "ensemble"}]}
+        assert exported["input_config"]["datasets"][0]["prompts"]["osl"] == {"mean": 8}
     assert "concurrency 3" in outcome.out and "verdict: " in outcome.out
     again = kit.run("validate", *served(*QUICK), "--report", "r")
     assert again.code == 2 and "holds results already" in again.err
