@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import calendar
 import json
 import shutil
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from builder.stages import RECORD, stage_key
 from builder.store import Store
 
 
-def collect(store: Store, *, dry_run: bool) -> list[Path]:
-    """Remove (or only name) unneeded artifacts, stage outputs and unfinished work; returns their folders."""
+def collect(store: Store, *, keep_days: float, dry_run: bool) -> list[Path]:
+    """Remove (or only name) unneeded artifacts, stage outputs, unfinished work, and results of `validate` older than
+    `keep_days`; returns their folders."""
     store.sweep()
     wanted = {str(record["artifact"]) for record in store.refs().values()} | _deployed(store)
     doomed = [store.artifact_folder(digest) for digest in store.artifacts() if digest not in wanted]
@@ -25,6 +29,7 @@ def collect(store: Store, *, dry_run: bool) -> list[Path]:
             doomed.append(folder)
     # No build is at work in a folder whose lock is free: it failed or was killed, and nobody took it up again.
     doomed += [folder for folder in sorted((store.root / "work").glob("*")) if not store.is_locked(folder.name)]
+    doomed += _old_validations(store, time.time() - keep_days * 86400)
     if not dry_run:
         for folder in doomed:
             shutil.rmtree(folder)
@@ -39,3 +44,14 @@ def _deployed(store: Store) -> set[str]:
         except (OSError, ValueError, KeyError):
             continue
     return digests
+
+
+def _old_validations(store: Store, before_unix_s: float) -> Iterator[Path]:
+    """By the time in their name. No baseline needs them: a baseline is a copy."""
+    for folder in sorted((store.root / "validations").glob("*")):
+        try:
+            started = calendar.timegm(time.strptime(folder.name.partition("-")[0], "%Y%m%dT%H%M%S"))
+        except ValueError:
+            continue
+        if started < before_unix_s:
+            yield folder

@@ -16,6 +16,8 @@ from trtllm_kit.errors import IntegrityError
 from trtllm_kit.files import disk_errors, fingerprint, pretty_json, read_json, sha256_file
 
 MANIFEST = "manifest.json"
+ATTESTATIONS = ("sbom.cdx.json", "provenance.json", "model.sig")
+"""Made after the build, so no part of what the manifest lists; the signature binds them to it (`builder.attest`)."""
 _FORMAT = 1
 _OUTSIDE = ("digest", "validations")
 """What the digest is not of: itself, and what was found out about the artifact after it was built."""
@@ -42,6 +44,7 @@ def make(
             "architecture": plan.checkpoint.config.architecture,
             "dtype": plan.checkpoint.config.dtype,
             "digest": plan.checkpoint.digest,
+            **({"revision": plan.checkpoint.revision} if plan.checkpoint.revision else {}),
         },
         "target": {
             "sku": plan.sku.id,
@@ -93,11 +96,9 @@ def verify(artifact: Path) -> dict[str, Any]:
     body = {key: value for key, value in manifest.items() if key not in _OUTSIDE}
     problems = [] if fingerprint(body) == manifest.get("digest") else ["manifest.json does not match its own digest"]
     listed = manifest["files"]
-    present = {
-        path.relative_to(artifact).as_posix(): path
-        for path in sorted(artifact.rglob("*"))
-        if path.is_file() and path.name != MANIFEST
-    }
+    present = {path.relative_to(artifact).as_posix(): path for path in sorted(artifact.rglob("*")) if path.is_file()}
+    for name in (MANIFEST, *ATTESTATIONS):
+        present.pop(name, None)
     problems += [f"{name} is missing" for name in listed if name not in present]
     problems += [f"{name} is not in the manifest" for name in present if name not in listed]
     problems += [

@@ -4,7 +4,7 @@ what OpenVINO computes from them."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from builder import manifest
 from builder.checkpoint import Checkpoint
 from builder.compile.openvino_ir.model import write_ir
 from builder.digests import DigestCache
 from builder.families import config_of, family_of
 from builder.fetch import fetch
+from builder.plan import BuildPlan
 from trtllm_kit.console import Silent
+from trtllm_kit.files import pretty_json, sha256_file
 
 BASE: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
@@ -87,6 +90,30 @@ class ModelFolder:
     def fetch(self, **options: Any) -> Checkpoint:
         digests = DigestCache(self.path.parent / "digests.json")
         return fetch(str(self.path), **{"trust_remote_code": False, "digests": digests, "talk": Silent(), **options})
+
+
+@pytest.fixture
+def make_artifact(plan_for: Callable[..., BuildPlan], tmp_path: Path) -> Callable[..., Path]:
+    """`make_artifact(files, versions, target__sku="l4", ...)`: an artifact of those files with the kit's manifest."""
+
+    def make(files: Mapping[str, bytes] | None = None, versions: Mapping[str, str] | None = None, **keys: Any) -> Path:
+        keys = {"target__sku": "cpu", "precision": "bf16", **keys}
+        files = files or {
+            "engine/rank0.engine": bytes(range(256)) * 9,
+            "tokenizer/tokenizer.json": b"{}",
+            "spec.yaml": b"a",
+        }
+        folder = tmp_path / f"artifact{len(list(tmp_path.glob('artifact*')))}"
+        for name, content in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
+        digests = {name: sha256_file(folder / name) for name in files}
+        plan = plan_for(BASE, **keys)
+        content = manifest.make(plan, {"compile": "c" * 64}, versions or {"openvino_genai": "1"}, digests, facts={})
+        (folder / manifest.MANIFEST).write_text(pretty_json(content))
+        return folder
+
+    return make
 
 
 @pytest.fixture

@@ -1,86 +1,23 @@
-"""`trtllm-kit artifact`: what has been built, whether it is intact, and what can go."""
+"""`trtllm-kit artifact`: what has been built, whether it is intact and by whom, where it goes, and what can go."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Any
-
 import click
 
-from builder import manifest
-from builder.collect import collect
-from trtllm_kit.cli import options
-from trtllm_kit.cli.session import open_store
+from trtllm_kit.cli.lazy_group import LazyGroup
+
+_COMMANDS = {
+    "list": ("trtllm_kit.cli.artifact_local:list_", "The artifacts in the store."),
+    "show": ("trtllm_kit.cli.artifact_local:show", "An artifact's manifest."),
+    "verify": ("trtllm_kit.cli.artifact_verify:verify", "Read every byte; with --key, check the signature too."),
+    "sign": ("trtllm_kit.cli.artifact_sign:sign", "Write bill of materials and provenance, and sign."),
+    "push": ("trtllm_kit.cli.artifact_push:push", "To a depot or an OCI registry."),
+    "pull": ("trtllm_kit.cli.artifact_pull:pull", "From a depot or an OCI registry, verified."),
+    "refs": ("trtllm_kit.cli.artifact_refs:refs", "What is candidate, current and previous in a depot."),
+    "gc": ("trtllm_kit.cli.artifact_gc:gc", "Remove what no ref, no deployment and no age protects."),
+}
 
 
-@click.group()
+@click.group(cls=LazyGroup, table=_COMMANDS)
 def artifact() -> None:
-    """List, show, verify and collect artifacts."""
-
-
-@artifact.command("list")
-@options.store
-@options.output
-def list_(store_root: Path | None, output: str) -> None:
-    """The artifacts in the store, with the identifier that points at each."""
-    store = open_store(store_root)
-    names = {str(record["artifact"]): name for name, record in store.refs().items()}
-    rows = [_row(store.artifact_folder(digest), names.get(digest)) for digest in store.artifacts()]
-    if output == "json":
-        options.show_json(rows)
-        return
-    if not rows:
-        click.echo(f"no artifact in {store.root}; build one with `trtllm-kit build model`", err=True)
-    for row in rows:
-        mark = "" if row["current"] else "  (superseded)"
-        click.echo(f"{row['digest'][:12]}  {row['size_mb']:>10,.1f} MB  {row['identifier']}{mark}")
-
-
-@artifact.command()
-@click.argument("name", required=False)
-@options.store
-def show(name: str | None, store_root: Path | None) -> None:
-    """An artifact's manifest (the newest artifact's, if none is named)."""
-    click.echo(json.dumps(manifest.load(open_store(store_root).find_artifact(name)), indent=2, ensure_ascii=False))
-
-
-@artifact.command()
-@click.argument("name", required=False)
-@options.store
-@options.output
-def verify(name: str | None, store_root: Path | None, output: str) -> None:
-    """Read every byte and compare it with the manifest; exit 15 when one differs."""
-    folder = open_store(store_root).find_artifact(name)
-    content = manifest.verify(folder)
-    if output == "json":
-        options.show_json({"artifact": content["digest"], "files": len(content["files"]), "intact": True})
-    else:
-        click.echo(f"{content['identifier']} {content['digest'][:12]}: {len(content['files'])} files intact")
-
-
-@artifact.command()
-@options.store
-@click.option("--dry-run", is_flag=True, help="Only say what would go.")
-@options.output
-def gc(store_root: Path | None, dry_run: bool, output: str) -> None:
-    """Remove artifacts that no ref and no deployment needs, and stage outputs that no artifact was made of."""
-    removed = collect(open_store(store_root), dry_run=dry_run)
-    if output == "json":
-        options.show_json({"removed": [str(path) for path in removed], "dry_run": dry_run})
-        return
-    for path in removed:
-        click.echo(path)
-    click.echo(f"{len(removed)} folders {'would be' if dry_run else ''} removed".replace("  ", " "), err=True)
-
-
-def _row(folder: Path, name: str | None) -> dict[str, Any]:
-    content = manifest.load(folder)
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return {
-        "digest": content["digest"],
-        "identifier": content["identifier"],
-        "current": name is not None,
-        "size_mb": round(size / 1e6, 1),
-        "folder": str(folder),
-    }
+    """List, show, verify, sign, push, pull and collect artifacts."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,15 +10,16 @@ from typing import Any
 import click
 
 from builder import manifest
+from builder.attest import signing
 from serving.deploy import manage
 from serving.deploy.machine import this_machine
 from serving.deploy.options import DEFAULT_TIMEOUT_S, DeployOptions, Outcome
 from serving.deploy.targets import TARGETS
-from trtllm_kit.cli import options
+from trtllm_kit.cli import deploy_hold, options
 from trtllm_kit.cli.default_group import DefaultGroup
 from trtllm_kit.cli.session import open_store
 from trtllm_kit.console import StderrTalk
-from trtllm_kit.errors import IncompatibleError
+from trtllm_kit.errors import IncompatibleError, UsageError
 
 
 @click.group(cls=DefaultGroup, default="start")
@@ -44,6 +46,12 @@ def deploy() -> None:
 @click.option("--gpu", "gpus", multiple=True, help="GPU index or UUID for a container; repeat for more.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for the container's files.")
 @click.option("--require-validated", is_flag=True, help="Only what `validate` has passed on this SKU; else exit 5.")
+@click.option("--require-signed", is_flag=True, help="Only what the holder of --key signed; else exit 15.")
+@click.option(
+    "--key",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Public key (PEM) that --require-signed checks with; implies it.  [default: $TRTLLM_KIT_KEY]",
+)
 @options.store
 @options.output
 @options.quiet
@@ -59,6 +67,8 @@ def start(
     gpus: tuple[str, ...],
     out: Path | None,
     require_validated: bool,
+    require_signed: bool,
+    key: Path | None,
     store_root: Path | None,
     output: str,
     quiet: bool,
@@ -66,7 +76,7 @@ def start(
     """Verify ARTIFACT (default: the newest), start Triton with it, and return once it has generated a token."""
     store = open_store(store_root)
     folder = store.find_artifact(artifact)
-    content = manifest.verify(folder)
+    content = _check_signed(folder, key) if require_signed or key else manifest.verify(folder)
     if require_validated:
         _check_validated(content)
     asked = DeployOptions(
@@ -81,7 +91,10 @@ def start(
         gpus=gpus,
         out=out,
     )
-    outcome = TARGETS[target](folder, content, asked, StderrTalk(quiet=quiet or output == "json"))
+    talk = StderrTalk(quiet=quiet or output == "json")
+    outcome = TARGETS[target](folder, content, asked, talk)
+    if outcome.started:
+        deploy_hold.hold(store, outcome.name, content, talk)
     if output == "json":
         options.show_json(_as_json(outcome))
     else:
@@ -118,8 +131,18 @@ def logs(name: str, follow: bool, store_root: Path | None) -> None:
 @options.store
 def stop(name: str, store_root: Path | None) -> None:
     """End deployment NAME; its artifact stays."""
-    clean = manage.stop(open_store(store_root).root, name)
+    store = open_store(store_root)
+    held = deploy_hold.read(store, name)
+    clean = manage.stop(store.root, name)
+    deploy_hold.release(held, StderrTalk())
     click.echo(f"{name} stopped" + ("" if clean else " (it had to be killed)"), err=True)
+
+
+def _check_signed(folder: Path, key: Path | None) -> dict[str, Any]:
+    path = key or os.environ.get("TRTLLM_KIT_KEY")
+    if not path:
+        raise UsageError("signed by whom?", expected="--key PUBLIC.pem, or its path in TRTLLM_KIT_KEY")
+    return signing.verify(folder, Path(path))
 
 
 def _check_validated(content: Mapping[str, Any]) -> None:

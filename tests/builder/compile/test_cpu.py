@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from builder.compile import cpu
-from builder.compile.openvino_ir.settings import CpuEngineSettings
+from builder.compile.openvino_ir.settings import CpuEngineSettings, runtime_version
 from builder.compile.openvino_ir.weights import EXPANDED
 from builder.plan import BuildPlan
 from trtllm_kit.console import Silent
@@ -181,8 +181,14 @@ def test_longrope_is_exact_up_to_the_length_of_its_first_factors(plan_for: Calla
     ("package", "found"), [("openvino-genai", "2025.1.0.0"), ("openvino-genai", None), ("numpy", "2.1.0")]
 )
 def test_refuses_a_host_without_its_tools(
-    package: str, found: str | None, make_plan: Callable[..., BuildPlan], monkeypatch: pytest.MonkeyPatch
+    package: str,
+    found: str | None,
+    make_plan: Callable[..., BuildPlan],
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
+    runtime_version.cache_clear()
+    request.addfinalizer(runtime_version.cache_clear)
     real = importlib.metadata.version
 
     def version(name: str) -> str:
