@@ -4,20 +4,23 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STORE  ?= .trtllm-kit
 
-.PHONY: help demo test lint types golden benchmarks clean
+.PHONY: help demo demo-nightly test lint types golden benchmarks clean
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
 
 $(BIN)/trtllm-kit: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v <= (3, 12) else f"Python 3.10 to 3.12 is needed, {sys.executable} is {v[0]}.{v[1]}: set PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[quantize,cpu,triton,dev]'
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[quantize,cpu,triton,s3,ray,oci,sign,dev]'
 	@touch $@
 
 demo: $(BIN)/trtllm-kit ## build, deploy, stream, validate and stop examples/tiny-llama on this machine
 	@TRTLLM_KIT_STORE=$(abspath $(STORE)) PATH="$(abspath $(BIN)):$$PATH" bash examples/demo.sh
+
+demo-nightly: $(BIN)/trtllm-kit ## three nights of a small matrix: promoted, changed and promoted, damaged and rejected
+	@TRTLLM_KIT_STORE=$(abspath $(STORE)) PATH="$(abspath $(BIN)):$$PATH" bash examples/demo_nightly.sh
 
 test: $(BIN)/trtllm-kit ## the whole test suite
 	$(BIN)/python -m pytest -q $(PYTEST)
@@ -42,6 +45,7 @@ benchmarks: $(BIN)/trtllm-kit ## the tables of docs, ours alone; each command ta
 	$(BIN)/python benchmarks/cpu_engine.py
 	$(BIN)/python benchmarks/cpu_engine.py --checkpoint examples/tiny-llama
 	$(BIN)/python benchmarks/plan.py
+	$(BIN)/python benchmarks/nightly.py --repeat 3
 	$(BIN)/python benchmarks/validate/instrument.py
 	$(BIN)/python benchmarks/quantize/run.py --work $(STORE)/benchmark --rows 160m --bare
 

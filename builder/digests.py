@@ -15,10 +15,12 @@ class DigestCache:
     processes may write at once: each replaces the file whole, and a lost entry costs one more hash.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, recheck: bool = False) -> None:
+        """`recheck`: read every file again, whatever is remembered of it."""
         self._path = path
         self._known = self._load()
         self._changed = False
+        self._distrusted = set(self._known) if recheck else set()
 
     def sha256(self, file: Path) -> str:
         """Hex sha256 of `file`; read only when its stat is not the remembered one."""
@@ -26,9 +28,12 @@ class DigestCache:
         stat = real.stat()
         stamp = f"{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ino}:{stat.st_dev}"
         known = self._known.get(str(real))
-        if known is not None and known[0] == stamp:
+        if known is not None and known[0] == stamp and str(real) not in self._distrusted:
             return known[1]
         digest = sha256_file(real)
+        self._distrusted.discard(str(real))
+        if known == (stamp, digest):
+            return digest
         self._known[str(real)] = (stamp, digest)
         self._changed = True
         return digest

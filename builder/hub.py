@@ -12,6 +12,7 @@ from trtllm_kit.errors import HostError, SpecError
 
 HUB_ID = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[^@\s]+))?")
 _ESSENTIAL = ("config.json", "tokenizer.json", "tokenizer_config.json")
+_ANSWER_S = 10
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _ALLOW = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model"]
 _IGNORE = ["*/*", "consolidated*.safetensors"]  # the same weights again, in the trainer's own layout
@@ -40,6 +41,31 @@ def fetch_snapshot(source: str, talk: Talk) -> Snapshot:
         if cached is not None and _is_whole(cached.path):
             return cached
     return _download(repo, revision, talk)
+
+
+def current_commit(source: str) -> str:
+    """The commit that `org/name[@revision]` means on the hub at this moment; nothing is downloaded.
+
+    Raises SpecError for an id, revision or permission that the hub refuses, HostError when it cannot be asked.
+    """
+    match = HUB_ID.fullmatch(source)
+    if match is None:
+        raise SpecError(f"'{source}' is not a hub id", expected="org/name or org/name@revision")
+    repo, revision = match["repo"], match["revision"]
+    if revision and _COMMIT.fullmatch(revision):
+        return str(revision)
+    from huggingface_hub import model_info
+
+    try:
+        return str(model_info(repo, revision=revision, timeout=_ANSWER_S).sha)
+    except Exception as error:  # as in `_download`
+        if type(error).__name__ in _REFUSALS:
+            raise _refused(repo, revision, type(error).__name__) from None
+        raise HostError(
+            f"the hub cannot be asked for {_name(repo, revision)}: {_reason(error)}",
+            expected="network, and a token that has not expired if one is set",
+            fix="check the network and `hf auth whoami`",
+        ) from None
 
 
 def _download(repo: str, revision: str | None, talk: Talk) -> Snapshot:
@@ -99,12 +125,15 @@ def _refused(repo: str, revision: str | None, kind: str) -> SpecError:
 
 
 def _unreachable(repo: str, revision: str | None, error: Exception) -> HostError:
-    reason = str(error).strip().split("\n", 1)[0] or type(error).__name__
     return HostError(
-        f"{_name(repo, revision)} is no folder, not in the local cache, and the hub cannot be asked ({reason})",
+        f"{_name(repo, revision)} is no folder, not in the local cache, and the hub cannot be asked ({_reason(error)})",
         expected="network and disk space, or a cache filled before (HF_HOME says where it is)",
         fix=f"run `hf download {repo}` where there is network, or give a folder as the model",
     )
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0] or type(error).__name__
 
 
 def _name(repo: str, revision: str | None) -> str:

@@ -5,14 +5,14 @@ Keys carry upstream's own snake_case names, so that TensorRT-LLM's documentation
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from trtllm_kit.errors import SpecError
+from trtllm_kit.strict import Strict, group, problems
 
 SPEC_NAME = "trtllm-kit.yaml"
 
@@ -26,11 +26,7 @@ CountOrZero = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, validate_default=False, protected_namespaces=())
-
-
-class TargetSpec(_Strict):
+class TargetSpec(Strict):
     """What the build is for."""
 
     sku: str = "auto"
@@ -38,7 +34,7 @@ class TargetSpec(_Strict):
     pp_size: Count | Auto = "auto"
 
 
-class KvCacheSpec(_Strict):
+class KvCacheSpec(Strict):
     """How keys and values are stored between steps."""
 
     dtype: str = "auto"
@@ -47,11 +43,11 @@ class KvCacheSpec(_Strict):
     max_tokens: Count | Auto | None = "auto"
 
 
-class QuantizationSpec(_Strict):
+class QuantizationSpec(Strict):
     """Which linears are quantized how. What a precision does not read must stay at its default."""
 
-    layers: dict[str, str] = {}
-    exclude: list[str] = []
+    layers: dict[str, str] = Field(default_factory=dict)
+    exclude: list[str] = Field(default_factory=list)
     auto_exclude: CountOrZero = 0
     auto_exclude_budget: Share = 0.05
     group_size: Count | Auto = "auto"
@@ -60,7 +56,7 @@ class QuantizationSpec(_Strict):
     quantized_predecessors: bool = False
 
 
-class CalibrationSpec(_Strict):
+class CalibrationSpec(Strict):
     """The text that scales are measured on, and how it is computed."""
 
     data: str = "default"
@@ -71,16 +67,16 @@ class CalibrationSpec(_Strict):
     dtype: Literal["float32", "bfloat16"] | Auto = "auto"
 
 
-class EvaluationSpec(_Strict):
+class EvaluationSpec(Strict):
     """The quality gate: held-out text, and how much may be lost on it."""
 
     enabled: bool | Auto = "auto"
-    data: list[str] = []
-    limits: dict[str, float] = {}
+    data: list[str] = Field(default_factory=list)
+    limits: dict[str, float] = Field(default_factory=dict)
     max_tokens: Count | Auto = "auto"
 
 
-class BuildSpec(_Strict):
+class BuildSpec(Strict):
     """Flags of `trtllm-build`, by their own names; the other runtimes read the limits among them."""
 
     max_batch_size: Count | Auto = "auto"
@@ -121,7 +117,7 @@ class BuildSpec(_Strict):
     workers: Count | Auto = "auto"
 
 
-class ServingSpec(_Strict):
+class ServingSpec(Strict):
     """What the Triton model repository is rendered with."""
 
     concurrency: Count | Auto = "auto"
@@ -142,10 +138,10 @@ class ServingSpec(_Strict):
     root: str = ""
 
 
-class ValidationSpec(_Strict):
+class ValidationSpec(Strict):
     """The load that `validate` sends and what it must reach."""
 
-    concurrencies: Annotated[list[Count], Field(min_length=1)] = [1, 4, 8]
+    concurrencies: Annotated[list[Count], Field(min_length=1)] = Field(default_factory=lambda: [1, 4, 8])
     requests_per_level: Count | Auto = "auto"
     input_len: Count | Auto = "auto"
     output_len: Count | Auto = "auto"
@@ -154,7 +150,7 @@ class ValidationSpec(_Strict):
     min_output_tokens_per_s: Annotated[float, Field(gt=0)] | None = None
 
 
-class Spec(_Strict):
+class Spec(Strict):
     """A whole `trtllm-kit.yaml`."""
 
     model: str
@@ -179,6 +175,11 @@ def load(path: Path, overrides: dict[str, Any] | None = None) -> Spec:
     Relative files and folders are taken from where the spec lies, so that a build means the same from any directory.
     Raises SpecError naming the file and the key.
     """
+    return parse(read_tree(path), overrides, origin=str(path))
+
+
+def read_tree(path: Path) -> dict[str, Any]:
+    """The keys of a spec file, not checked yet; what they name beside the file is made absolute if `path` is."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -193,22 +194,21 @@ def load(path: Path, overrides: dict[str, Any] | None = None) -> Spec:
         raise SpecError(f"{path} is not YAML: {error}", expected="keys and values, see docs/spec.md") from None
     if not isinstance(tree, dict):
         raise SpecError(f"{path} holds no keys", expected="at least `model:`", fix="see docs/spec.md")
-    _anchor(tree, path.parent)
-    return parse(tree, overrides, origin=str(path))
+    anchor(tree, path.parent)
+    return tree
 
 
 def parse(tree: dict[str, Any], overrides: dict[str, Any] | None = None, *, origin: str = "the spec") -> Spec:
     """Check a tree of plain values; SpecError lists every wrong key at once, each with the nearest right one."""
     # A group whose keys are all commented out reads as null in YAML and means the group's defaults.
-    tree = {key: {} if value is None and _group(key) else value for key, value in tree.items()}
+    tree = {key: {} if value is None and group(key, Spec) else value for key, value in tree.items()}
     for dotted, value in (overrides or {}).items():
-        _put(tree, dotted, value)
+        put(tree, dotted, value)
     try:
         return Spec.model_validate(tree)
     except ValidationError as error:
-        problems = _problems(error)
         raise SpecError(
-            f"{origin}: " + "\n  ".join(problems),
+            f"{origin}: " + "\n  ".join(problems(error, Spec)),
             expected="the keys and types of docs/spec.md",
             fix="correct the lines above",
         ) from None
@@ -227,8 +227,8 @@ def override(text: str) -> tuple[str, Any]:
         raise SpecError(f"--set {text}: the value is not YAML: {error}") from None
 
 
-def _anchor(tree: dict[str, Any], folder: Path) -> None:
-    """Make what names something beside the spec absolute; an id on the hub, or what is not there, stays as it is."""
+def anchor(tree: dict[str, Any], folder: Path) -> None:
+    """Take what names something beside the spec from `folder`; an id on the hub, or what is not there, stays."""
 
     def found(name: Any) -> Any:
         beside = isinstance(name, str) and not Path(name).is_absolute() and (folder / name).exists()
@@ -236,14 +236,15 @@ def _anchor(tree: dict[str, Any], folder: Path) -> None:
 
     if "model" in tree:
         tree["model"] = found(tree["model"])
-    for group in ("calibration", "evaluation"):
-        keys = tree.get(group)
+    for name in ("calibration", "evaluation"):
+        keys = tree.get(name)
         if isinstance(keys, dict) and keys.get("data"):
             data = keys["data"]
             keys["data"] = [found(name) for name in data] if isinstance(data, list) else found(data)
 
 
-def _put(tree: dict[str, Any], dotted: str, value: Any) -> None:
+def put(tree: dict[str, Any], dotted: str, value: Any) -> None:
+    """Set one key of a tree; SpecError when a part of its path is a value."""
     *parents, last = dotted.split(".")
     for key in parents:
         child = tree.setdefault(key, {})
@@ -251,52 +252,3 @@ def _put(tree: dict[str, Any], dotted: str, value: Any) -> None:
             raise SpecError(f"'{dotted}' cannot be set: '{key}' is a value, not a group of keys")
         tree = child
     tree[last] = value
-
-
-def _problems(error: ValidationError) -> list[str]:
-    """One line for each wrong key; what a union's members say of the same key is joined."""
-    lines: dict[str, list[str]] = {}
-    for item in error.errors():
-        key = ".".join(_key(item["loc"]))
-        lines.setdefault(key, []).append(_problem(key, item))
-    return [messages[0] if len(messages) == 1 else _joined(messages) for messages in lines.values()]
-
-
-def _joined(messages: list[str]) -> str:
-    heads, tail = [message.rpartition(" (got ")[0] for message in messages], messages[0].rpartition(" (got ")[2]
-    return heads[0] + "".join(f", or {head.partition(': ')[2]}" for head in heads[1:]) + f" (got {tail}"
-
-
-def _key(location: tuple[int | str, ...]) -> list[str]:
-    """A location without the names that pydantic gives to a union's members."""
-    model: type[BaseModel] | None = Spec
-    kept: list[str] = []
-    for part in location:
-        if model is None:
-            break
-        kept.append(str(part))
-        model = _group(str(part), model)
-    return kept
-
-
-def _group(key: str, parent: type[BaseModel] = Spec) -> type[BaseModel] | None:
-    """The model of a key that holds further keys."""
-    field = parent.model_fields.get(key)
-    annotation = field.annotation if field else None
-    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
-
-
-def _problem(key: str, item: Any) -> str:
-    if item["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(item["loc"][-1]), _known_keys(item["loc"][:-1]), n=1, cutoff=0.6)
-        return f"unknown key '{key}'" + (f", did you mean '{near[0]}'?" if near else "")
-    if item["type"] == "missing":
-        return f"'{key}' is missing"
-    return f"'{key}': {item['msg']} (got {item['input']!r})"
-
-
-def _known_keys(parents: tuple[int | str, ...]) -> list[str]:
-    model: type[BaseModel] | None = Spec
-    for key in parents:
-        model = _group(str(key), model) if model else None
-    return list(model.model_fields) if model else []

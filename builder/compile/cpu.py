@@ -6,6 +6,7 @@ GPU loses by rounding activations as well is not seen here; `evaluate` is what m
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from collections.abc import Callable
@@ -207,6 +208,7 @@ def _exact_length(config: ModelConfig) -> float:
     return exact_length(config.rope)
 
 
+@functools.cache
 def _writer_digest() -> str:
     """sha256 over the sources of the IR writer: other code may write another engine from the same checkpoint."""
     folder = Path(__file__).with_name("openvino_ir")

@@ -47,15 +47,18 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def template_files(family: str) -> list[tuple[str, str]]:
+@functools.cache
+def template_files(family: str) -> tuple[tuple[str, str], ...]:
     """Every file under `model_repo_templates/<family>`: its path below that folder and its text, in a stable order."""
-    return sorted(_walk(importlib.resources.files(PACKAGE).joinpath(family), ""))
+    return tuple(sorted(_walk(importlib.resources.files(PACKAGE).joinpath(family), "")))
 
 
-def shared_files() -> list[tuple[str, str]]:
+@functools.cache
+def shared_files() -> tuple[tuple[str, str], ...]:
     """Files that every family's templates may import."""
     folder = importlib.resources.files(PACKAGE)
-    return sorted((entry.name, entry.read_text(encoding="utf-8")) for entry in folder.iterdir() if _is_template(entry))
+    found = ((entry.name, entry.read_text(encoding="utf-8")) for entry in folder.iterdir() if _is_template(entry))
+    return tuple(sorted(found))
 
 
 def _walk(folder: Any, prefix: str) -> Iterator[tuple[str, str]]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from builder.plan import BuildPlan
+from profiles.triton_contract import engine_contract, llmapi_contract
 from serving.render.environment import environment, shared_files, template_files
 from serving.render.lint import lint
-from serving.render.values import FAMILIES, RepositoryValues, values_of
+from serving.render.values import FAMILIES, RepositoryValues, data_types, values_of
 from trtllm_kit.files import disk_errors, fingerprint, write_text_atomic
 
 _TEMPLATE = ".j2"
@@ -44,13 +46,20 @@ class RepositoryRenderer:
         texts = [*shared_files(), *template_files(values.family)]
         return {
             "values": {name: value for name, value in vars(values).items() if name != "contract"},
-            "contract": fingerprint({model: asdict(rows) for model, rows in values.contract.items()}),
+            "contract": _contract_digest(values.family, plan.trtllm_version, tuple(data_types(plan).items())),
             "templates": fingerprint(texts),
         }
 
     def render_into(self, plan: BuildPlan, out: Path) -> None:
         """Fill `out` with the model repository."""
         write(render(plan), out)
+
+
+@functools.cache
+def _contract_digest(family: str, trtllm_version: str, types: tuple[tuple[str, str], ...]) -> str:
+    """Of every tensor and parameter of the contract; a matrix asks for the same one in every cell."""
+    contract = engine_contract(trtllm_version, dict(types)) if family == "engine" else llmapi_contract()
+    return fingerprint({model: asdict(rows) for model, rows in contract.items()})
 
 
 def render_values(values: RepositoryValues) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 import traceback
@@ -10,6 +9,7 @@ import traceback
 import click
 
 from trtllm_kit import __version__
+from trtllm_kit.cli.lazy_group import LazyGroup
 from trtllm_kit.errors import KitError
 
 _COMMANDS = {
@@ -27,33 +27,14 @@ _COMMANDS = {
     "generate": ("trtllm_kit.cli.generate:generate", "Stream a completion of a deployment to the terminal."),
     "validate": ("trtllm_kit.cli.validate:validate", "Prove a deployment: smoke, parity, throughput, verdict."),
     "mock-server": ("trtllm_kit.cli.mock_server:mock_server", "Serve set latencies and faults, to check clients with."),
-    "artifact": ("trtllm_kit.cli.artifact:artifact", "List, show, verify and collect artifacts."),
+    "artifact": ("trtllm_kit.cli.artifact:artifact", "List, show, verify, sign, push, pull and collect artifacts."),
+    "nightly": ("trtllm_kit.cli.nightly:nightly", "Rebuild what changed, prove it no worse, promote it or not."),
     "migrate": ("trtllm_kit.cli.migrate:migrate", "Move an artifact's spec to another runtime, and say what is lost."),
     "completion": ("trtllm_kit.cli.completion:completion", "Print the shell completion script."),
 }
 
 
-class LazyGroup(click.Group):
-    """Imports a command's module when it is used, so that `--help` stays fast."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        row = _COMMANDS.get(cmd_name)
-        if row is None:
-            return None
-        module, _, name = row[0].partition(":")
-        command = getattr(importlib.import_module(module), name)
-        assert isinstance(command, click.Command)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, summary) for name, (_, summary) in _COMMANDS.items()])
-
-
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, table=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="trtllm-kit")
 def cli() -> None:
     """From a Hugging Face checkpoint to a validated Triton deployment of TensorRT-LLM.

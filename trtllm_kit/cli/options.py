@@ -54,9 +54,17 @@ store = click.option(
     envvar="TRTLLM_KIT_STORE",
     help="Where builds are kept.  [default: trtllm-kit in the user's cache folder]",
 )
+depot = click.option(
+    "--depot",
+    "depot_url",
+    envvar="TRTLLM_KIT_DEPOT",
+    metavar="URL",
+    help="What all who build share: a folder or s3://bucket/folder.  [default: depot in the store]",
+)
 output = click.option(
     "--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to print the result."
 )
+insecure = click.option("--insecure", is_flag=True, help="Speak http with a registry on this machine.")
 quiet = click.option("-q", "--quiet", is_flag=True, help="Only results, warnings and errors.")
 model = click.option("--model", help="Hugging Face id (org/name@revision) or folder.")
 precision = click.option(

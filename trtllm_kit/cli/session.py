@@ -18,6 +18,7 @@ from trtllm_kit.console import StderrTalk
 from trtllm_kit.errors import SpecError
 
 if TYPE_CHECKING:
+    from builder.depot import Depot
     from serving.client.request import Endpoint
     from serving.deploy.state import Deployment
 
@@ -25,6 +26,13 @@ if TYPE_CHECKING:
 def open_store(root: Path | None) -> Store:
     """The store that the user chose, else the default."""
     return Store(root.expanduser().absolute() if root else default_root())
+
+
+def open_depot(url: str | None, store_root: Path | None) -> Depot:
+    """The depot that the user chose, else the one in the store."""
+    from builder.depot import Depot
+
+    return Depot.open(url or str(open_store(store_root).root / "depot"))
 
 
 @dataclass(frozen=True, kw_only=True)

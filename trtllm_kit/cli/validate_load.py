@@ -157,7 +157,7 @@ class LoadRequest:
             turns=self.turns,
             given=given,
             replay=replay,
-            slo=parse_slo(self.slo_text) if self.slo_text else None,
+            slo=None if self.slo_text is None else parse_slo(self.slo_text),
             timeout_s=self.timeout_s,
             metrics_url=self.metrics_url,
         )

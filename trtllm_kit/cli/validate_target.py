@@ -13,6 +13,7 @@ import click
 from builder.store import Store
 from serving.client.links import LINKS
 from trtllm_kit.cli.session import find_deployment, open_endpoint
+from trtllm_kit.errors import UsageError
 
 if TYPE_CHECKING:
     from serving.client.request import Endpoint
@@ -32,6 +33,8 @@ _OPTIONS = (
     click.option("--transport", type=click.Choice(list(LINKS)), help="How to ask.  [default: as deployed; by the URL]"),
     click.option("--grpc", "grpc_address", metavar="HOST:PORT", help="With --url.  [default: its port plus one]"),
     click.option("--served-model", help="The name of the model there."),
+    click.option("--ca-file", metavar="PEM", help="With --url https://...: the authority of its certificate."),
+    click.option("--insecure", is_flag=True, help="With --url https://...: believe any certificate."),
 )
 
 
@@ -52,6 +55,8 @@ class TargetRequest:
     transport: str | None
     grpc_address: str | None
     served_model: str | None
+    ca_file: str | None
+    insecure: bool
 
     @classmethod
     def take(cls, keywords: dict[str, Any]) -> TargetRequest:
@@ -61,13 +66,17 @@ class TargetRequest:
     def endpoint(self, store: Store) -> Endpoint:
         """The deployment's, else the URL's; its path names OpenAI's API where it is one."""
         from serving.client.request import Endpoint
+        from serving.client.trust import Trust
 
         if self.url is None:
             found = open_endpoint(store, self.deployment, None)
             return replace(found, transport=self.transport or found.transport, model=self.served_model)
         path = urlsplit(self.url if "//" in self.url else f"//{self.url}").path.rstrip("/")
         transport = self.transport or _TRANSPORT_BY_PATH.get(path, _OTHERWISE)
-        return Endpoint.from_url(self.url, grpc=self.grpc_address, transport=transport, model=self.served_model)
+        endpoint = Endpoint.from_url(self.url, grpc=self.grpc_address, transport=transport, model=self.served_model)
+        if not endpoint.tls and (self.ca_file or self.insecure):
+            raise UsageError(f"{self.url} has no certificate to check", expected="--url https://HOST:PORT")
+        return replace(endpoint, trust=Trust(ca_file=self.ca_file, verify=not self.insecure))
 
     def artifact_folder(self, store: Store) -> Path | None:
         """What is served there, where that is known."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -56,6 +57,7 @@ class CpuEngineSettings:
         return cls(**{**values, "eos_token_ids": tuple(values["eos_token_ids"])})
 
 
+@functools.cache
 def runtime_version() -> str | None:
     """Version of the installed openvino-genai, None where there is none. Imports nothing heavy."""
     from importlib import metadata

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -67,8 +68,13 @@ def source_digest(source: str) -> str:
     if Path(source).is_file():
         return sha256_file(Path(source))
     if source == BUNDLED:
-        return hashlib.sha256(repr(bundled("calibration")).encode()).hexdigest()
+        return _bundled_digest()
     return source
+
+
+@functools.cache
+def _bundled_digest() -> str:
+    return hashlib.sha256(repr(bundled("calibration")).encode()).hexdigest()
 
 
 def load_heldout() -> dict[str, list[str]]:

@@ -1,0 +1,1 @@
+"""Who runs the cells: one file an executor, behind one Protocol."""

@@ -1,0 +1,70 @@
+"""Options by which commands find the nights: `nightly.yaml`, if there is one, says in which depot they are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from serving.nightly.spec import NIGHTLY_NAME, Nightly, load
+from trtllm_kit.cli import options
+from trtllm_kit.cli.session import open_store
+
+if TYPE_CHECKING:
+    from builder.depot import Depot
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+_OPTIONS = (
+    click.option(
+        "-f",
+        "--file",
+        "nightly_path",
+        type=click.Path(path_type=Path),
+        help=f"The matrix, which names the depot.  [default: {NIGHTLY_NAME}, if it is there]",
+    ),
+    click.option("--depot", "depot_url", metavar="URL", help="Where the nights are, if no matrix says so."),
+    options.store,
+    options.output,
+)
+
+
+def nights_options(command: _F) -> _F:
+    """All of them."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+@dataclass(frozen=True, kw_only=True)
+class NightsRequest:
+    """The options as click hands them over."""
+
+    nightly_path: Path | None
+    depot_url: str | None
+    store_root: Path | None
+
+    @cached_property
+    def nightly(self) -> Nightly | None:
+        """The file that was named, else the one in this folder, if it is there."""
+        if self.nightly_path is None and not Path(NIGHTLY_NAME).exists():
+            return None
+        return load(self.nightly_path or Path(NIGHTLY_NAME))
+
+    def depot(self) -> Depot:
+        """Of --depot, else of the matrix, else $TRTLLM_KIT_DEPOT, else the one in the store."""
+        from builder.depot import Depot
+
+        return Depot.open(self.depot_url or _depot_url(self.nightly, self.store_root))
+
+
+def _depot_url(nightly: Nightly | None, store_root: Path | None) -> str:
+    store = open_store(store_root)
+    if nightly is not None:
+        return nightly.depot_url(store)
+    return os.environ.get("TRTLLM_KIT_DEPOT") or str(store.root / "depot")

@@ -1,0 +1,65 @@
+"""Options of the commands that plan a night."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from serving.nightly.spec import NIGHTLY_NAME
+from trtllm_kit.cli import options
+from trtllm_kit.cli.session import open_store
+from trtllm_kit.console import StderrTalk
+
+if TYPE_CHECKING:
+    from serving.nightly.session import Session
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+_OPTIONS = (
+    click.option(
+        "-f",
+        "--file",
+        "matrix_path",
+        type=click.Path(path_type=Path),
+        default=NIGHTLY_NAME,
+        show_default=True,
+        help="The matrix.",
+    ),
+    click.option("--only", metavar="GLOB", help="Only cells whose identifier matches, e.g. '*-{fp8,nvfp4}-*'."),
+    click.option("--recheck", is_flag=True, help="Read every byte of the checkpoints, and not only what changed."),
+    options.store,
+    options.output,
+    options.quiet,
+)
+
+
+def planning_options(command: _F) -> _F:
+    """All of them."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanningRequest:
+    """The options as click hands them over."""
+
+    matrix_path: Path
+    only: str | None
+    recheck: bool
+    store_root: Path | None
+    output: str
+    quiet: bool
+
+    @property
+    def talk(self) -> StderrTalk:
+        return StderrTalk(quiet=self.quiet or self.output == "json")
+
+    def session(self) -> Session:
+        from serving.nightly.session import Session
+
+        return Session(path=self.matrix_path, store=open_store(self.store_root), talk=self.talk, recheck=self.recheck)
