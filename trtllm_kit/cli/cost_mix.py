@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
@@ -15,7 +14,6 @@ from trtllm_kit.cli.figures import show
 from trtllm_kit.cli.price_options import PriceRequest, price_source_options
 from trtllm_kit.errors import SpecError, UsageError
 
-_F = TypeVar("_F", bound=Callable[..., Any])
 _POSITIVE = click.FloatRange(min=0, min_open=True)
 
 
@@ -28,12 +26,7 @@ _RATES = (
 _SHARE = click.FloatRange(0, 1)
 _AT_LEAST_0 = click.FloatRange(min=0)
 
-
-def _rate_options(command: _F) -> _F:
-    command = price_source_options(command)
-    for option in reversed(_RATES):
-        command = option(command)
-    return command
+_rate_options = options.together(*_RATES, price_source_options)
 
 
 @click.command()

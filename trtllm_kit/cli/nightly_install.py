@@ -10,8 +10,8 @@ import click
 from profiles.skus import find
 from serving.nightly.install import TARGETS, InstallRequest, Rendered, Schedule, write
 from serving.nightly.session import Session
-from serving.nightly.spec import NIGHTLY_NAME
 from trtllm_kit.cli import options
+from trtllm_kit.cli.nightly_options import matrix
 from trtllm_kit.cli.session import open_store
 from trtllm_kit.console import StderrTalk
 from trtllm_kit.errors import UsageError
@@ -19,15 +19,7 @@ from trtllm_kit.errors import UsageError
 
 @click.command()
 @click.option("--target", type=click.Choice(list(TARGETS)), required=True, help="For which scheduler.")
-@click.option(
-    "-f",
-    "--file",
-    "matrix_path",
-    type=click.Path(path_type=Path),
-    default=NIGHTLY_NAME,
-    show_default=True,
-    help="The matrix.",
-)
+@matrix
 @click.option(
     "--schedule", default="0 2 * * *", show_default=True, metavar="CRON", help="Five fields; on Kubernetes in UTC."
 )

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,8 +16,6 @@ from trtllm_kit.cli.session import open_store
 
 if TYPE_CHECKING:
     from builder.depot import Depot
-
-_F = TypeVar("_F", bound=Callable[..., Any])
 
 _OPTIONS = (
     click.option(
@@ -33,12 +30,8 @@ _OPTIONS = (
     options.output,
 )
 
-
-def nights_options(command: _F) -> _F:
-    """All of them."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+nights_options = options.together(*_OPTIONS)
+"""All of them."""
 
 
 @dataclass(frozen=True, kw_only=True)

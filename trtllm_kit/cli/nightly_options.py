@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,18 +16,17 @@ from trtllm_kit.console import StderrTalk
 if TYPE_CHECKING:
     from serving.nightly.session import Session
 
-_F = TypeVar("_F", bound=Callable[..., Any])
-
+matrix = click.option(
+    "-f",
+    "--file",
+    "matrix_path",
+    type=click.Path(path_type=Path),
+    default=NIGHTLY_NAME,
+    show_default=True,
+    help="The matrix.",
+)
 _OPTIONS = (
-    click.option(
-        "-f",
-        "--file",
-        "matrix_path",
-        type=click.Path(path_type=Path),
-        default=NIGHTLY_NAME,
-        show_default=True,
-        help="The matrix.",
-    ),
+    matrix,
     click.option("--only", metavar="GLOB", help="Only cells whose identifier matches, e.g. '*-{fp8,nvfp4}-*'."),
     click.option("--recheck", is_flag=True, help="Read every byte of the checkpoints, and not only what changed."),
     options.store,
@@ -36,12 +34,8 @@ _OPTIONS = (
     options.quiet,
 )
 
-
-def planning_options(command: _F) -> _F:
-    """All of them."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+planning_options = options.together(*_OPTIONS)
+"""All of them."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -76,14 +76,20 @@ runtime = click.option("--runtime", type=click.Choice(list(RUNTIMES)), help="Whi
 max_ram = click.option("--max-ram", type=Bytes(), help="Bound of the quantizer's memory, e.g. 8GB.")
 max_vram = click.option("--max-vram", type=Bytes(), help="Bound of the quantizer's GPU memory, e.g. 20GB.")
 
-_BUILD = (spec, overrides, store, model, precision, sku, runtime, max_ram, max_vram, output, quiet)
+
+def together(*several: Callable[[Any], Any]) -> Callable[[_F], _F]:
+    """Options as one decorator; they stand in the help in this order."""
+
+    def add(command: _F) -> _F:
+        for option in reversed(several):
+            command = option(command)
+        return command
+
+    return add
 
 
-def build_options(command: _F) -> _F:
-    """All options of commands that resolve a spec."""
-    for option in reversed(_BUILD):
-        command = option(command)
-    return command
+build_options = together(spec, overrides, store, model, precision, sku, runtime, max_ram, max_vram, output, quiet)
+"""All options of commands that resolve a spec."""
 
 
 def show_json(value: Any) -> None:

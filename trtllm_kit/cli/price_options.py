@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
 import click
 
 from profiles import prices
 from profiles.prices import Price, PriceBook
 from profiles.skus import Sku
+from trtllm_kit.cli import options
 from trtllm_kit.console import StderrTalk
 from trtllm_kit.errors import SpecError
-
-_F = TypeVar("_F", bound=Callable[..., Any])
 
 _SOURCE = (
     click.option(
@@ -75,13 +73,9 @@ class PriceRequest:
             )
 
 
-def price_source_options(command: _F) -> _F:
-    """Where prices are from."""
-    for option in reversed(_SOURCE):
-        command = option(command)
-    return command
+price_source_options = options.together(*_SOURCE)
+"""Where prices are from."""
 
 
-def price_options(command: _F) -> _F:
-    """Where they are from, and of which kind."""
-    return price_source_options(_KIND(command))
+price_options = options.together(*_SOURCE, _KIND)
+"""Where they are from, and of which kind."""

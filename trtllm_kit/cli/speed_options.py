@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from profiles import cost
 from profiles.cost import Worked
+from trtllm_kit.cli import options
 from trtllm_kit.cli.price_options import PriceRequest, price_options
 from trtllm_kit.errors import SpecError, UsageError
 from trtllm_kit.files import read_json
@@ -18,7 +19,6 @@ from trtllm_kit.files import read_json
 if TYPE_CHECKING:
     from profiles.performance import Setup
 
-_F = TypeVar("_F", bound=Callable[..., Any])
 _POSITIVE = click.FloatRange(min=0, min_open=True)
 
 _OPTIONS = (
@@ -181,12 +181,8 @@ def _measured(report: Path | None) -> Speed:
     )
 
 
-def speed_options(command: _F) -> _F:
-    """All of them, with those of the price."""
-    command = price_options(command)
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+speed_options = options.together(*_OPTIONS, price_options)
+"""All of them, with those of the price."""
 
 
 def take(request: dict[str, Any]) -> SpeedRequest:

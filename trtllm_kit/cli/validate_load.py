@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from builder.plan import ValidationPlan
 from builder.resolve.serving import INPUT_LEN, OUTPUT_LEN, REQUESTS_PER_LEVEL
 from serving.load.arrivals import GAPS
+from trtllm_kit.cli import options
 from trtllm_kit.errors import UsageError
 from trtllm_kit.spec import ValidationSpec
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from serving.validate.load import Load
     from serving.validate.saturation import Kind, Search
 
-_F = TypeVar("_F", bound=Callable[..., Any])
 _POSITIVE = click.FloatRange(min=0, min_open=True)
 _COUNT = click.IntRange(min=1)
 _FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
@@ -78,12 +78,8 @@ _OPTIONS = (
     click.option("--find-to", type=_POSITIVE, default=4096.0, show_default=True, help="Where it ends."),
 )
 
-
-def load_options(command: _F) -> _F:
-    """All of them."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+load_options = options.together(*_OPTIONS)
+"""All of them."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +15,7 @@ from builder.store import Store
 from profiles import capacity, model_shape, precisions, skus
 from profiles.cost import Worked
 from profiles.model_shape import ModelShape
+from trtllm_kit.cli import options
 from trtllm_kit.cli.model_source import read_model
 from trtllm_kit.cli.price_options import PriceRequest, price_options
 from trtllm_kit.console import Silent
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from profiles.skus import Sku
     from serving.validate.run import Subject
 
-_F = TypeVar("_F", bound=Callable[..., Any])
 _COUNT = click.IntRange(min=1)
 
 _OPTIONS = (
@@ -39,13 +39,8 @@ _OPTIONS = (
     click.option("--price", type=click.FloatRange(min=0, min_open=True), metavar="USD", help="Of a GPU hour."),
 )
 
-
-def subject_options(command: _F) -> _F:
-    """All of them, with those of prices."""
-    command = price_options(command)
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+subject_options = options.together(*_OPTIONS, price_options)
+"""All of them, with those of prices."""
 
 
 @dataclass(frozen=True, kw_only=True)

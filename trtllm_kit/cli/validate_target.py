@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import click
 
 from builder.store import Store
 from serving.client.links import LINKS
+from trtllm_kit.cli import options
 from trtllm_kit.cli.session import find_deployment, open_endpoint
 from trtllm_kit.errors import UsageError
 
 if TYPE_CHECKING:
     from serving.client.request import Endpoint
 
-_F = TypeVar("_F", bound=Callable[..., Any])
 _TRANSPORT_BY_PATH = {
     "/v1": "openai-completions",
     "/v1/completions": "openai-completions",
@@ -37,12 +36,8 @@ _OPTIONS = (
     click.option("--insecure", is_flag=True, help="With --url https://...: believe any certificate."),
 )
 
-
-def target_options(command: _F) -> _F:
-    """All of them, with the argument DEPLOYMENT."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+target_options = options.together(*_OPTIONS)
+"""All of them, with the argument DEPLOYMENT."""
 
 
 @dataclass(frozen=True, kw_only=True)
