@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from builder.depot.depot import Depot
@@ -46,6 +47,15 @@ class NightFiles:
         except KitError as error:
             self.problem = self.problem or error
             self.unsent.write_text(path, text)
+
+    def send_unsent(self) -> None:
+        """Bring to the depot what earlier nights had to leave here; what it cannot take yet stays."""
+        for file in sorted(self.unsent_folder.glob("nights/**/*")):
+            if file.is_file():
+                with contextlib.suppress(KitError):
+                    path = file.relative_to(self.unsent_folder).as_posix()
+                    self._opened().write_text(path, file.read_text(encoding="utf-8"))
+                    file.unlink()
 
     def write_record(self, path: str, record: NightRecord | CellResult) -> None:
         self.write(path, pretty_json(record.to_json()))

@@ -47,6 +47,7 @@ def run_night(night: Night, tasks: Sequence[CellTask]) -> NightRecord:
         upstream=night.plan.upstream,
         versions={"trtllm-kit": __version__},
     )
+    night.files.send_unsent()
     night.files.write_record(night_path(night.name), record)
     for row in night.plan.cells:
         if row.action == "impossible":

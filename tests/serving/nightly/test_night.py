@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from builder.depot import Depot
 from builder.depot.records import Verdict
 from serving.nightly.executors.protocol import CellTask
 
@@ -112,6 +113,12 @@ def test_a_depot_that_cannot_be_reached_is_named_and_the_report_appears(matrix, 
     (page,) = (matrix.kit.folder / "report").glob("*/report.html")
     assert H100 in page.read_text()
     assert matrix.kit.run("nightly", "plan").code == 4
+
+    (matrix.kit.folder / "file").unlink()
+    matrix.kit.ok("nightly", "run")
+    nights = [Path(name).name for name in Depot.open(str(matrix.kit.folder / "file" / "depot")).names("nights")]
+    assert (len(nights), nights[0]) == (2, page.parent.name)  # the depot is back, and knows of that night too
+    assert not list((matrix.kit.store / "unsent").rglob("*.json"))
 
 
 def test_one_task_by_its_index_as_job_arrays_run_it(matrix, unserved: dict[str, Any]) -> None:
