@@ -64,6 +64,18 @@ class KvCache:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pins:
+    """What a build for a GPU stands on beyond its versions: the same tag may mean another image tomorrow."""
+
+    image_digest: str | None = None  # of the Triton image: "sha256:..."
+    driver_branch: str | None = None  # "580"
+
+    def known(self) -> dict[str, str]:
+        """Those that are pinned, as inputs of a stage: none of them, and the stage is as it was without pins."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
 class CalibrationPlan:
     """The text that scales are measured on, and where the forward pass runs."""
 
@@ -139,6 +151,7 @@ class BuildPlan:
     build: BuildFlags
     serving: ServingPlan
     validation: ValidationPlan
+    pins: Pins = Pins()
     trust_remote_code: bool = False
     reasons: Mapping[str, str] = field(default_factory=dict)  # dotted spec key -> why this value
     warnings: tuple[str, ...] = ()
@@ -158,6 +171,7 @@ class BuildPlan:
             "runtime": self.runtime,
             "trtllm_version": self.trtllm_version,
             "target": {"sku": self.sku.id, "tp_size": self.tp_size, "pp_size": self.pp_size},
+            "pins": asdict(self.pins),
             "kv_cache": asdict(self.kv_cache),
             "quantization": self._quantization(),
             "calibration": self._calibration(),

@@ -56,6 +56,13 @@ class QuantizationSpec(Strict):
     quantized_predecessors: bool = False
 
 
+class PinsSpec(Strict):
+    """What a build stands on beyond its versions. `nightly` asks for both; a build by hand leaves them open."""
+
+    image_digest: str | None = None
+    driver_branch: str | None = None
+
+
 class CalibrationSpec(Strict):
     """The text that scales are measured on, and how it is computed."""
 
@@ -160,6 +167,7 @@ class Spec(Strict):
     runtime: Runtime | Auto = "auto"
     trtllm_version: str = "auto"
     target: TargetSpec = TargetSpec()
+    pins: PinsSpec = PinsSpec()
     kv_cache: KvCacheSpec = KvCacheSpec()
     quantization: QuantizationSpec = QuantizationSpec()
     calibration: CalibrationSpec = CalibrationSpec()

@@ -64,4 +64,6 @@ def _image(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
     if not name:
         return []
     image = image_parts(name)
-    return [{"name": name, "uri": image.purl, **({"digest": {"sha256": image.digest}} if image.digest else {})}]
+    pinned = str(manifest["versions"].get("image_digest", "")).removeprefix("sha256:")
+    digest = image.digest or pinned
+    return [{"name": name, "uri": image.purl, **({"digest": {"sha256": digest}} if digest else {})}]

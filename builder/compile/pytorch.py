@@ -37,14 +37,15 @@ def check(plan: BuildPlan) -> None:
 
 
 def inputs(plan: BuildPlan) -> dict[str, Any]:
-    """The checkpoint aside, the folder depends on `model.yaml` alone."""
-    return {"trtllm_version": plan.trtllm_version, "llm_args": llm_args(plan)}
+    """The checkpoint aside, the folder depends on `model.yaml` alone, and serving it on what is pinned."""
+    return {"trtllm_version": plan.trtllm_version, "llm_args": llm_args(plan), **plan.pins.known()}
 
 
 def versions(plan: BuildPlan) -> dict[str, str]:
     """What the checkpoint is to be served with; nothing in it is tied to the version."""
     release = find(plan.trtllm_version)
-    return {"tensorrt_llm": release.trtllm} | ({"triton_image": release.triton_image} if release.triton_image else {})
+    image = {"triton_image": release.triton_image} if release.triton_image else {}
+    return {"tensorrt_llm": release.trtllm, **image, **plan.pins.known()}
 
 
 def facts(compiled: Path) -> dict[str, Any]:

@@ -33,8 +33,9 @@ def check(plan: BuildPlan) -> None:
 
 
 def inputs(plan: BuildPlan) -> dict[str, Any]:
-    """An engine depends on the GPU, on TensorRT-LLM's version and on every flag."""
-    return {"sku": plan.sku.id, "trtllm_version": plan.trtllm_version, "trtllm_build": _argv(plan)}
+    """An engine depends on the GPU, on TensorRT-LLM's version, on every flag and on what is pinned."""
+    argv = _argv(plan)
+    return {"sku": plan.sku.id, "trtllm_version": plan.trtllm_version, "trtllm_build": argv, **plan.pins.known()}
 
 
 def versions(plan: BuildPlan) -> dict[str, str]:
@@ -45,6 +46,7 @@ def versions(plan: BuildPlan) -> dict[str, str]:
         "tensorrt": release.tensorrt,
         "cuda": release.cuda,
         "triton_image": release.triton_image,
+        **plan.pins.known(),
     }
     return {name: version for name, version in found.items() if version}
 

@@ -8,7 +8,7 @@ from builder.checkpoint import Checkpoint
 from builder.compile.flag_rules import check_flags
 from builder.compile.table import compiler_for
 from builder.families import family_of
-from builder.plan import BuildPlan
+from builder.plan import BuildPlan, Pins
 from builder.quantize.checks import check as check_quantizable
 from builder.quantize.layouts import Ranks
 from builder.resolve.choices import Choices
@@ -90,6 +90,7 @@ def resolve(spec: Spec, checkpoint: Checkpoint) -> BuildPlan:
         build=build,
         serving=serving,
         validation=choose_validation(spec, build, choices),
+        pins=Pins() if runtime == "cpu" else Pins(**spec.pins.model_dump()),
         trust_remote_code=spec.trust_remote_code,
         reasons=choices.reasons,
         warnings=(*warnings, *warnings_of(serving)),

@@ -15,6 +15,7 @@ from serving.nightly import matrix
 from serving.nightly.checkpoints import Checkpoints
 from serving.nightly.selector import matches, nearest
 from serving.nightly.spec import Nightly
+from serving.nightly.stack import Stack
 from trtllm_kit import spec as specs
 from trtllm_kit.errors import FitError, IncompatibleError, KitError, SpecError
 from trtllm_kit.identifier import BuildIdentifier, model_slug
@@ -44,7 +45,7 @@ class Matrix:
     warnings: tuple[str, ...]
 
 
-def resolve_cells(nightly: Nightly, checkpoints: Checkpoints) -> Matrix:
+def resolve_cells(nightly: Nightly, checkpoints: Checkpoints, stack: Stack) -> Matrix:
     """Resolve every cell; overrides and globs of `exclude` match the identifier as it is without overrides.
 
     Raises SpecError for keys that are wrong and for two cells of one identifier: nothing of such a matrix is built.
@@ -55,7 +56,7 @@ def resolve_cells(nightly: Nightly, checkpoints: Checkpoints) -> Matrix:
     first: list[str] = []
     cells: list[Cell] = []
     for settings in matrix.settings_of(nightly):
-        cell = _resolve(matrix.tree_of(base, settings, nightly), settings, checkpoints)
+        cell = _resolve(matrix.tree_of(base, settings, nightly), settings, checkpoints, stack)
         first.append(cell.identifier)
         excluding = [glob for glob in globs if matches(cell.identifier, glob)]
         used.update(excluding)
@@ -64,7 +65,7 @@ def resolve_cells(nightly: Nightly, checkpoints: Checkpoints) -> Matrix:
         changed, selected = _overridden(nightly, cell.identifier, settings)
         used.update(selected)
         if selected:
-            cell = _resolve(matrix.tree_of(base, changed, nightly), settings, checkpoints)
+            cell = _resolve(matrix.tree_of(base, changed, nightly), settings, checkpoints, stack)
         cells.append(cell)
     _refuse_twins(cells)
     written = [*globs, *(glob for override in nightly.spec.overrides for glob in override.globs)]
@@ -82,7 +83,7 @@ def _overridden(nightly: Nightly, identifier: str, settings: matrix.Settings) ->
     return changed, selected
 
 
-def _resolve(tree: dict[str, Any], settings: matrix.Settings, checkpoints: Checkpoints) -> Cell:
+def _resolve(tree: dict[str, Any], settings: matrix.Settings, checkpoints: Checkpoints, stack: Stack) -> Cell:
     spec = specs.parse(tree, origin=_words(settings))
     _check_names(spec)
     known: dict[str, Any] = {"settings": settings, "tree": tree, "sku": spec.target.sku}
@@ -91,7 +92,7 @@ def _resolve(tree: dict[str, Any], settings: matrix.Settings, checkpoints: Check
     except KitError as error:
         return Cell(identifier=_likely(spec), error=error, broken=True, **known)
     try:
-        plan = resolve(spec, checkpoint)
+        plan = stack.pinned(resolve(spec, checkpoint))
     except KitError as error:
         return Cell(identifier=_likely(spec), error=error, broken=not isinstance(error, REFUSALS), **known)
     return Cell(identifier=str(plan.identifier), plan=plan, **{**known, "sku": plan.sku.id})

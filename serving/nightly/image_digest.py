@@ -8,6 +8,7 @@ specification).
 from __future__ import annotations
 
 import json
+import os
 import re
 import urllib.error
 import urllib.request
@@ -25,6 +26,13 @@ _ACCEPT = ", ".join(
         "application/vnd.docker.distribution.manifest.v2+json",
     )
 )
+
+
+def wanted_digest(image: str) -> str:
+    """As `image_digest`; HostError also where the user wants no network."""
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        raise HostError(f"{image} was not asked for: HF_HUB_OFFLINE is set", expected="network")
+    return image_digest(image)
 
 
 def image_digest(image: str) -> str:

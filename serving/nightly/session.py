@@ -17,11 +17,14 @@ from serving.nightly.executors.table import executor_of, offers_of
 from serving.nightly.night_files import NightFiles
 from serving.nightly.plan import NightPlan, PlannedCell, chosen, failed, plan_night, with_estimates
 from serving.nightly.record import new_night
+from serving.nightly.report.differences import last_known
+from serving.nightly.report.nights import LAST_NIGHTS, night_names, read_records
 from serving.nightly.run import Night
+from serving.nightly.stack import Stack
 from serving.nightly.tasks import task_of
 from serving.nightly.watch import upstream
 from trtllm_kit.console import Talk
-from trtllm_kit.errors import HostError, UsageError
+from trtllm_kit.errors import HostError, KitError, UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +53,13 @@ class Session:
         return Checkpoints(digests=DigestCache(self.store.digests_file, recheck=self.recheck), talk=self.talk)
 
     @cached_property
+    def stack(self) -> Stack:
+        return Stack(remembered=self._last_upstream)
+
+    @cached_property
     def matrix(self) -> Matrix:
         """Resolved once; the warnings are said then."""
-        matrix = resolve_cells(self.nightly, self.checkpoints)
+        matrix = resolve_cells(self.nightly, self.checkpoints, self.stack)
         for warning in matrix.warnings:
             self.talk.warn(warning)
         return matrix
@@ -62,7 +69,7 @@ class Session:
         offers = offers_of(self.nightly.spec.executor)
         cells = plan_night(chosen(self.matrix.cells, only), self.depot, self.store, offers=offers, force=force)
         cells = with_estimates(cells, self.depot, self.talk)
-        return NightPlan(cells=cells, upstream=self.checkpoints.upstream())
+        return NightPlan(cells=cells, upstream=self._upstream())
 
     def plan_or_failures(self, *, only: str | None = None, force: bool = False) -> NightPlan:
         """As `plan`; without a depot no cell can be worked on, and each says so: that night has a report as well."""
@@ -70,7 +77,17 @@ class Session:
         try:
             return self.plan(only=only, force=force)
         except HostError as error:
-            return NightPlan(cells=tuple(failed(cell, error) for cell in cells), upstream=self.checkpoints.upstream())
+            return NightPlan(cells=tuple(failed(cell, error) for cell in cells), upstream=self._upstream())
+
+    def _upstream(self) -> dict[str, str]:
+        return {**self.checkpoints.upstream(), **self.stack.upstream()}
+
+    def _last_upstream(self) -> dict[str, str]:
+        """What the last nights wrote down; nothing without a depot, which is complained of where it is needed."""
+        try:
+            return last_known(read_records(self.depot, night_names(self.depot)[-LAST_NIGHTS:]))
+        except KitError:
+            return {}
 
     def night(self, plan: NightPlan, *, jobs: int | None = None) -> Night:
         """A night that is to carry out the plan; what upstream means tonight is asked for now.

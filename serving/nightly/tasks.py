@@ -56,6 +56,7 @@ def _pinned(tree: Any, plan: BuildPlan) -> dict[str, Any]:
     }
     if plan.calibration is not None:
         values |= {"calibration.device": plan.calibration.device, "calibration.dtype": plan.calibration.dtype}
+    values |= {f"pins.{name}": value for name, value in plan.pins.known().items()}
     for key, value in values.items():
         specs.put(pinned, key, value)
     return pinned

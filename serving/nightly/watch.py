@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -15,7 +14,7 @@ from profiles import versions
 from profiles.detect import snapshot
 from serving.nightly import matrix
 from serving.nightly.checkpoints import Checkpoints
-from serving.nightly.image_digest import image_digest
+from serving.nightly.image_digest import wanted_digest
 from serving.nightly.record import NightRecord
 from serving.nightly.report.differences import Difference, differences, last_known
 from serving.nightly.spec import Nightly
@@ -100,10 +99,14 @@ def _releases(nightly: Nightly) -> list[versions.Release]:
 
 def _written(nightly: Nightly, key: str) -> list[str]:
     """Every value that the matrix gives a key of the spec, in base, axes, `include` or overrides."""
-    base = matrix.base_of(nightly)
-    cells = (matrix.tree_of(base, settings, nightly) for settings in matrix.settings_of(nightly))
     overrides = (matrix.tree_of({}, override.set, nightly) for override in nightly.spec.overrides)
-    return list(dict.fromkeys(str(tree[key]) for tree in (*cells, *overrides) if key in tree))
+    return list(dict.fromkeys(str(tree[key]) for tree in (*_cells(nightly), *overrides) if key in tree))
+
+
+def _cells(nightly: Nightly) -> Iterator[Mapping[str, Any]]:
+    """The spec of every cell as it is written."""
+    base = matrix.base_of(nightly)
+    return (matrix.tree_of(base, settings, nightly) for settings in matrix.settings_of(nightly))
 
 
 def _model_key(model: str) -> str:
@@ -115,14 +118,10 @@ def _folder(model: str, checkpoints: Checkpoints) -> Callable[[], str]:
 
 
 def _image_questions(nightly: Nightly) -> dict[str, Callable[[], str]]:
+    if all(cell.get("target", {}).get("sku") == "cpu" for cell in _cells(nightly)):
+        return {}  # no container serves them
     images = (release.triton_image for release in _releases(nightly))
-    return {f"image {image}": partial(_digest_of, image) for image in images if image}
-
-
-def _digest_of(image: str) -> str:
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        raise HostError(f"{image} was not asked for: HF_HUB_OFFLINE is set", expected="network")
-    return image_digest(image)
+    return {f"image {image}": partial(wanted_digest, image) for image in images if image}
 
 
 def _ask(questions: Mapping[str, Callable[[], str]], at_once: int = _AT_ONCE) -> tuple[dict[str, str], dict[str, str]]:

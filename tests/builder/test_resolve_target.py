@@ -1,4 +1,4 @@
-"""`target.sku: auto` is what a process would be given on this machine: a MIG slice where MIG is on."""
+"""What a build is for, and stands on: `auto` is what a process would be given here, pins are inputs for GPUs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from builder.compile import pytorch, tensorrt
+from builder.plan import Pins
 
 H100 = "NVIDIA H100 80GB HBM3"
 
@@ -52,3 +55,14 @@ def test_auto_is_what_a_process_is_given(
     plan = plan_for(json.loads((tiny_llama / "config.json").read_text()), target__sku="auto")
     assert plan.sku.id == sku
     assert f"the first {what}" in plan.reasons["target.sku"]
+
+
+def test_pins_are_inputs_of_builds_for_gpus_alone(plan_for: Any, tiny_llama: Path) -> None:
+    config = json.loads((tiny_llama / "config.json").read_text())
+    pins = {"pins__image_digest": "sha256:abc", "pins__driver_branch": "580"}
+    for runtime, compiler in (("tensorrt", tensorrt), ("pytorch", pytorch)):
+        keys = {"target__sku": "h100_sxm", "runtime": runtime, "precision": "bf16"}
+        free, pinned = plan_for(config, **keys), plan_for(config, **keys, **pins)
+        expected = {**compiler.inputs(free), "image_digest": "sha256:abc", "driver_branch": "580"}
+        assert compiler.inputs(pinned) == expected
+    assert plan_for(config, target__sku="cpu", **pins).pins == Pins()

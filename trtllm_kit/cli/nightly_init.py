@@ -46,7 +46,7 @@ executor:
 promotion:                       # when a candidate takes the incumbent's place; see docs/nightly_ab.md
   # max_slowdown: 0.05           # of TTFT, TPOT and throughput
   # max_perplexity_increase: 0.01
-  # minutes: 20                  # of load, at most
+  # minutes: 30                  # of load, at most
 
 report:
   folder: nightly-report

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from profiles import versions
+from serving.nightly.night_files import night_path
+from serving.nightly.record import NightRecord, new_night
 
 COMMITS = ("0" * 40, "1" * 40)
 
@@ -132,3 +137,25 @@ def test_a_branch_that_moves_to_other_files_says_which_input_changed(matrix, uns
     gone = matrix.plan()[name]
     assert gone["action"] == "impossible"
     assert "acme/tiny" in gone["why"]
+
+
+def test_another_image_behind_the_same_tag_builds_the_cells_for_gpus(matrix, unserved: dict[str, Any]) -> None:
+    pinned = {"image_digest": f"sha256:{'a' * 64}", "driver_branch": "575"}
+    matrix.write(base={**unserved, "pins": pinned})
+    matrix.kit.ok("nightly", "run")
+    (same,) = matrix.plan().values()
+    assert same["action"] == "skip"
+    matrix.write(base={**unserved, "pins": {**pinned, "image_digest": f"sha256:{'b' * 64}"}})
+    (changed,) = matrix.plan().values()
+    assert changed["action"] == "build"
+    assert any(change.startswith("compile.image_digest: sha256:aaa") for change in changed["changes"])
+
+
+def test_without_network_an_image_is_what_the_last_night_knew(matrix, unserved: dict[str, Any]) -> None:
+    matrix.write(base=unserved)
+    image, digest = versions.find("auto").triton_image, f"sha256:{'c' * 64}"
+    night = NightRecord(night=new_night(), started_unix_s=0.0, upstream={f"image {image}": digest})
+    matrix.depot.write_text(night_path(night.night), json.dumps(night.to_json()))
+    matrix.kit.ok("nightly", "plan", "--tasks", "tasks.jsonl")
+    (task,) = (matrix.kit.folder / "tasks.jsonl").read_text().splitlines()
+    assert json.loads(task)["spec"]["pins"] == {"image_digest": digest}

@@ -84,8 +84,8 @@ def online(server: ThreadingHTTPServer, **more: str) -> dict[str, str]:
     return {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HUB_OFFLINE": "0", **nowhere, **more}
 
 
-def matrix(kit: Any, *models: str) -> None:
-    axes = {"model": list(models), "sku": ["cpu"]}
+def matrix(kit: Any, *models: str, sku: str = "h100_sxm") -> None:
+    axes = {"model": list(models), "sku": [sku]}
     kit.folder.joinpath("nightly.yaml").write_text(json.dumps({"depot": "depot", "matrix": axes}))
 
 
@@ -101,6 +101,8 @@ def test_a_branch_that_moved_is_a_change(kit: Any, server: Any, nights: Any) -> 
     assert same.code == 4  # of the image nothing was heard
     assert "registry nvcr.io cannot be asked" in same.err
     assert "changed" not in same.out
+    matrix(kit, "acme/llama@main", "acme/qwen", sku="cpu")
+    assert kit.run("nightly", "watch", **online(server)).code == 0  # no image serves these
     server.RequestHandlerClass.commits["/api/models/acme/qwen"] = NEW
     moved = kit.run("nightly", "watch", "--output", "json", **online(server))
     assert moved.code == 10
