@@ -3,9 +3,12 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import threading
+import time
+import urllib.request
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,7 +18,7 @@ import pytest
 from builder.plan import ValidationPlan
 from serving.client.errors import RequestError
 from serving.client.request import Endpoint
-from serving.deploy.server import running_server
+from serving.deploy.server import RunningServer, running_server
 from serving.load.workload import Given, Session, Turn
 from serving.validate import run as entry
 from serving.validate.load import Load
@@ -178,12 +181,23 @@ def test_a_dead_server_is_said_at_once(check) -> None:
     assert caught.value.exit_code == 4
 
 
+def _kill_under_load(server: RunningServer, requests: int) -> None:
+    """Once so many requests were answered, by the server's own count."""
+    answered = re.compile(r'nv_inference_request_success\{model="tensorrt_llm",version="1"\} (\d+)')
+    while True:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.ports.metrics}/metrics", timeout=10) as page:
+            found = answered.search(page.read().decode())
+        if found and int(found[1]) >= requests:
+            return os.kill(server.process.pid, signal.SIGKILL)
+        time.sleep(0.01)
+
+
 @pytest.mark.usefixtures("triton_installed")
 def test_a_server_that_dies_under_load_ends_in_a_report(artifact: Path, check) -> None:
     plan = replace(PLAN, concurrencies=(4,), requests_per_level=400, output_len=50)
     with running_server(artifact) as server:
         endpoint = Endpoint(http=server.http_url.removeprefix("http://"), grpc=server.grpc_address)
-        threading.Timer(1.0, os.kill, (server.process.pid, signal.SIGKILL)).start()
+        threading.Thread(target=_kill_under_load, args=(server, 40), daemon=True).start()
         report = check(endpoint, plan, checks=["throughput"])
     (level,) = report.checks[0].data["levels"]
     assert report.verdict.status == "fail"
