@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import calendar
 import json
 import shutil
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from builder.stages import RECORD, stage_key
 from builder.store import Store
+from trtllm_kit.stamps import stamped_unix_s
 
 
 def collect(store: Store, *, keep_days: float, dry_run: bool) -> list[Path]:
@@ -49,9 +49,6 @@ def _deployed(store: Store) -> set[str]:
 def _old_validations(store: Store, before_unix_s: float) -> Iterator[Path]:
     """By the time in their name. No baseline needs them: a baseline is a copy."""
     for folder in sorted((store.root / "validations").glob("*")):
-        try:
-            started = calendar.timegm(time.strptime(folder.name.partition("-")[0], "%Y%m%dT%H%M%S"))
-        except ValueError:
-            continue
-        if started < before_unix_s:
+        started = stamped_unix_s(f"{folder.name.partition('-')[0]}Z")  # of a name that does not say its zone
+        if started is not None and started < before_unix_s:
             yield folder

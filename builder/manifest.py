@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from builder.plan import BuildPlan
 from trtllm_kit import __version__
 from trtllm_kit.errors import IntegrityError
-from trtllm_kit.files import disk_errors, fingerprint, pretty_json, read_json, sha256_file
+from trtllm_kit.files import disk_errors, fingerprint, pretty_json, read_json, sha256_file, write_text_atomic
 
 MANIFEST = "manifest.json"
 ATTESTATIONS = ("sbom.cdx.json", "provenance.json", "model.sig")
@@ -105,32 +104,33 @@ def verify(artifact: Path) -> dict[str, Any]:
         f"{name} has other bytes" for name in listed if name in present and sha256_file(present[name]) != listed[name]
     ]
     if problems:
-        raise IntegrityError(
-            f"{artifact} is damaged: " + "; ".join(problems[:5]),
-            expected="every file as the manifest lists it",
-            fix="do not serve it; build it again with `trtllm-kit build model --rebuild`",
-        )
+        raise damaged(artifact, problems)
     return manifest
+
+
+def damaged(artifact: Path, problems: Sequence[str]) -> IntegrityError:
+    """An artifact whose files are not what its manifest says."""
+    return IntegrityError(
+        f"{artifact} is damaged: " + "; ".join(problems[:5]),
+        expected="every file as the manifest lists it",
+        fix="do not serve it; build it again with `trtllm-kit build model --rebuild`",
+    )
 
 
 def append_validation(artifact: Path, entry: Mapping[str, Any]) -> None:
     """Add an entry to the manifest's `validations`; readers see the old or the new file, two writers wait in turn."""
     path = artifact / MANIFEST
-    # Beside the artifact, where a killed writer leaves nothing that `verify` would take for a foreign file.
-    temporary = artifact.with_name(f".{artifact.name}.{uuid.uuid4().hex}.tmp")
     with disk_errors(path), _alone(artifact):
         content, times = load(artifact), path.stat()
         content["validations"] = [*content.get("validations", ()), dict(entry)]
-        try:
-            with temporary.open("w", encoding="utf-8") as file:
-                file.write(pretty_json(content))
-                file.flush()
-                os.fsync(file.fileno())
-            # The store takes the newest artifact by this time, which is that of its build.
-            os.utime(temporary, ns=(times.st_atime_ns, times.st_mtime_ns))
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        # The store takes the newest artifact by its manifest's time, which is that of its build.
+        attach(artifact, MANIFEST, pretty_json(content), times_ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def attach(artifact: Path, name: str, text: str, *, times_ns: tuple[int, int] | None = None) -> None:
+    """Put the manifest or an attestation into an artifact that others may be reading; they see the old or the new."""
+    # Scratch beside the artifact, where a killed writer leaves nothing that `verify` would take for a foreign file.
+    write_text_atomic(artifact / name, text, scratch=artifact.parent, times_ns=times_ns)
 
 
 def passing_validation(manifest: Mapping[str, Any], sku: str) -> Mapping[str, Any] | None:

@@ -53,9 +53,16 @@ def read_json(path: Path, what: str) -> Any:
         raise SpecError(f"{what} is not JSON: {path}: {error}", expected="a JSON file", fix="fetch it again") from None
 
 
-def write_text_atomic(path: Path, text: str) -> None:
-    """Write `text` so that `path` holds either the old or the new content, never a part."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+def write_text_atomic(
+    path: Path, text: str, *, scratch: Path | None = None, times_ns: tuple[int, int] | None = None
+) -> None:
+    """Write `text` so that `path` holds either the old or the new content, never a part.
+
+    Args:
+        scratch: a folder of the same file system for what a killed writer leaves; None: that of `path`.
+        times_ns: access and modification time that the file is to have; None: now.
+    """
+    temporary = (scratch or path.parent) / f".{path.name}.{uuid.uuid4().hex}.tmp"
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -63,6 +70,8 @@ def write_text_atomic(path: Path, text: str) -> None:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
+            if times_ns is not None:
+                os.utime(temporary, ns=times_ns)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)

@@ -12,9 +12,10 @@ import yaml
 from pydantic import Field, ValidationError
 
 from trtllm_kit.errors import SpecError
-from trtllm_kit.strict import Strict, group, problems
+from trtllm_kit.strict import Strict, YamlFile, group, problems
 
 SPEC_NAME = "trtllm-kit.yaml"
+_FILE = YamlFile(what="spec", name=SPEC_NAME, docs="docs/spec.md", least="model", write="trtllm-kit init --model MODEL")
 
 Auto = Literal["auto"]
 Switch = Literal["enable", "disable"]
@@ -188,20 +189,7 @@ def load(path: Path, overrides: dict[str, Any] | None = None) -> Spec:
 
 def read_tree(path: Path) -> dict[str, Any]:
     """The keys of a spec file, not checked yet; what they name beside the file is made absolute if `path` is."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise SpecError(
-            f"no spec at {path}", expected=f"a {SPEC_NAME}", fix="write one with `trtllm-kit init --model MODEL`"
-        ) from None
-    except (UnicodeDecodeError, IsADirectoryError) as error:
-        raise SpecError(f"{path} is not a text file: {error}", expected=f"a {SPEC_NAME}") from None
-    try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise SpecError(f"{path} is not YAML: {error}", expected="keys and values, see docs/spec.md") from None
-    if not isinstance(tree, dict):
-        raise SpecError(f"{path} holds no keys", expected="at least `model:`", fix="see docs/spec.md")
+    _, tree = _FILE.read(path)
     anchor(tree, path.parent)
     return tree
 

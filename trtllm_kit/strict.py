@@ -3,16 +3,54 @@
 from __future__ import annotations
 
 import difflib
+from dataclasses import dataclass
+from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, TypeGuard, Union, get_args, get_origin
 
+import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+
+from trtllm_kit.errors import SpecError
 
 
 class Strict(BaseModel):
     """A group of keys: unknown ones are refused, no value is bent to a type."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, validate_default=False, protected_namespaces=())
+
+
+@dataclass(frozen=True, kw_only=True)
+class YamlFile:
+    """A kind of file that people write, for what is said when one cannot be read."""
+
+    what: str  # "spec"
+    name: str  # as it is usually called
+    docs: str
+    least: str  # the key that it needs at least
+    write: str  # the command that writes one
+
+    def read(self, path: Path) -> tuple[str, dict[str, Any]]:
+        """The text and its keys, not checked yet. SpecError when it is not there, no text, no YAML, or without keys."""
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise SpecError(
+                f"no {self.what} at {path}", expected=f"a {self.name}", fix=f"write one with `{self.write}`"
+            ) from None
+        except (UnicodeDecodeError, IsADirectoryError) as error:
+            raise SpecError(f"{path} is not a text file: {error}", expected=f"a {self.name}") from None
+        try:
+            tree = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise SpecError(f"{path} is not YAML: {error}", expected=f"keys and values, see {self.docs}") from None
+        if not isinstance(tree, dict):
+            raise self.without_keys(path)
+        return text, tree
+
+    def without_keys(self, path: Path) -> SpecError:
+        """A file that holds something else than keys."""
+        return SpecError(f"{path} holds no keys", expected=f"at least `{self.least}:`", fix=f"see {self.docs}")
 
 
 def problems(error: ValidationError, root: type[BaseModel]) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-import os
 import sys
 import uuid
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 from builder import manifest
 from builder.attest import keys, provenance, sbom
 from trtllm_kit.errors import IntegrityError
-from trtllm_kit.files import disk_errors, pretty_json, read_json, sha256_file
+from trtllm_kit.files import pretty_json, read_json, sha256_file
 
 SBOM, PROVENANCE, SIGNATURE = manifest.ATTESTATIONS
 
@@ -29,24 +28,9 @@ def sign(artifact: Path, private_key: Path, *, licence: str | None = None, build
     content = manifest.verify(artifact)
     # At each moment the artifact is unsigned or rightly signed.
     (artifact / SIGNATURE).unlink(missing_ok=True)
-    attach(artifact, SBOM, pretty_json(sbom.make(content, licence=licence)))
-    attach(artifact, PROVENANCE, pretty_json(provenance.make(content, builder_id=builder_id)))
-    attach(artifact, SIGNATURE, _signature(artifact, private_key, phrase))
-
-
-def attach(artifact: Path, name: str, text: str) -> None:
-    """Put one of `manifest.ATTESTATIONS` into an artifact; readers see the old or the new file."""
-    # Beside the artifact, where a killed writer leaves nothing that `verify` would take for a foreign file.
-    temporary = artifact.with_name(f".{artifact.name}.{uuid.uuid4().hex}.tmp")
-    with disk_errors(artifact / name):
-        try:
-            with temporary.open("w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(artifact / name)
-        finally:
-            temporary.unlink(missing_ok=True)
+    manifest.attach(artifact, SBOM, pretty_json(sbom.make(content, licence=licence)))
+    manifest.attach(artifact, PROVENANCE, pretty_json(provenance.make(content, builder_id=builder_id)))
+    manifest.attach(artifact, SIGNATURE, _signature(artifact, private_key, phrase))
 
 
 def verify(artifact: Path, public_key: Path) -> dict[str, Any]:

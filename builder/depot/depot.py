@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -177,6 +178,11 @@ class Depot:
                 fix="update the store's server or put the depot elsewhere: two nights could promote over each other",
             )
         self._exclusive = True
+
+
+def default_url(store: Store) -> str:
+    """`$TRTLLM_KIT_DEPOT`, else a folder in the local store."""
+    return os.environ.get("TRTLLM_KIT_DEPOT") or str(store.root / "depot")
 
 
 def _hold(digest: str, name: str) -> str:

@@ -6,7 +6,6 @@ making. No upload is ever written to again, and one that no ref of its cell hold
 
 from __future__ import annotations
 
-import calendar
 import json
 import os
 import secrets
@@ -21,10 +20,10 @@ from builder.depot.objects import Objects
 from trtllm_kit.console import Talk
 from trtllm_kit.errors import IntegrityError
 from trtllm_kit.files import pretty_json
+from trtllm_kit.stamps import stamp, stamped_unix_s
 
 ARTIFACTS = "artifacts"
 PINS = "pins"
-_STAMP = "%Y%m%dT%H%M%SZ"
 
 
 @dataclass(frozen=True, order=True)
@@ -36,7 +35,7 @@ class Upload:
 
     @classmethod
     def new(cls, digest: str) -> Upload:
-        return cls(digest, f"{time.strftime(_STAMP, time.gmtime())}-{secrets.token_hex(4)}")
+        return cls(digest, f"{stamp()}-{secrets.token_hex(4)}")
 
     @property
     def folder(self) -> str:
@@ -54,10 +53,7 @@ class Upload:
     @property
     def made_unix_s(self) -> float:
         """By the clock of the host that made it."""
-        try:
-            return float(calendar.timegm(time.strptime(self.id.partition("-")[0], _STAMP)))
-        except ValueError:
-            return 0.0
+        return stamped_unix_s(self.id) or 0.0
 
 
 def parse(path: str) -> tuple[Upload, str] | None:
@@ -98,11 +94,7 @@ def bring(objects: Objects, upload: Upload, folder: Path, talk: Talk) -> None:
         if objects.upload(f"{upload.folder}/{name}", folder / name) != listed[name]:
             problems.append(f"{name} has other bytes")
     if problems:
-        raise IntegrityError(
-            f"{folder} is damaged: " + "; ".join(problems[:5]),
-            expected="every file as the manifest lists it",
-            fix="do not serve it; build it again with `trtllm-kit build model --rebuild`",
-        )
+        raise manifest.damaged(folder, problems)
     for name, data in _attestations(folder).items():
         objects.put(f"{upload.folder}/{name}", data)
     objects.put(upload.manifest, (folder / manifest.MANIFEST).read_bytes())

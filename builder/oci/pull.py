@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from builder import manifest
-from builder.attest.signing import SIGNATURE, attach, is_signed
+from builder.attest.signing import SIGNATURE, is_signed
 from builder.oci import image
 from builder.oci.reference import Reference
 from builder.oci.registry import Registry
@@ -60,7 +60,7 @@ def _fetch_signature(registry: Registry, found: image.Image, folder: Path) -> No
         if is_signed(last):
             (folder / SIGNATURE).unlink(missing_ok=True)  # until the new one is there too
             for part in manifest.ATTESTATIONS:
-                attach(folder, part, (last / part).read_text(encoding="utf-8"))
+                manifest.attach(folder, part, (last / part).read_text(encoding="utf-8"))
 
 
 def _check(digest: str, promised: str) -> None:

@@ -28,6 +28,11 @@ _ACCEPT = ", ".join(
 )
 
 
+def image_key(image: str) -> str:
+    """What a night's record calls an image among all that is upstream."""
+    return f"image {image}"
+
+
 def wanted_digest(image: str) -> str:
     """As `image_digest`; HostError also where the user wants no network."""
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):

@@ -6,13 +6,13 @@ In the depot, below `nights/<night>/`: `night.json`, `cells/<identifier>.json`, 
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from builder.depot.records import Decision
 from trtllm_kit.errors import IntegrityError
+from trtllm_kit.stamps import stamp
 
 Status = Literal["skipped", "built", "impossible", "failed", "timeout", "lost"]
 """built: the build was done or was there already, and `decision` says what became of it. lost: another night moved the
@@ -29,12 +29,12 @@ class Figure:
     metric: str  # ttft_ms, tpot_ms, output_tokens_per_s, usd_per_million_tokens, cold_start_s, perplexity, accuracy
     unit: str
     candidate: float
-    incumbent: float | None  # None: nothing is in service yet
-    change: float | None
-    low: float | None
-    high: float | None
-    limit: float | None  # largest change for the worse that the rule allows
-    status: Literal["good", "worse", "open", "shown"]  # shown: no limit is set on it
+    incumbent: float | None = None  # None: nothing is in service yet
+    change: float | None = None
+    low: float | None = None
+    high: float | None = None
+    limit: float | None = None  # largest change for the worse that the rule allows
+    status: Literal["good", "worse", "open", "shown"] = "shown"  # shown: no limit is set on it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,5 +119,4 @@ class NightRecord:
 
 def new_night(now_unix_s: float | None = None) -> str:
     """A night's name; names sort by time. Example: ``20261121T020000Z-3f9a``."""
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now_unix_s))
-    return f"{stamp}-{secrets.token_hex(2)}"
+    return f"{stamp(now_unix_s)}-{secrets.token_hex(2)}"

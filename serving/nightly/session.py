@@ -102,7 +102,7 @@ class Session:
             settings = settings.model_copy(update={"jobs": jobs})
         return Night(
             name=new_night(),
-            plan=replace(plan, upstream={**upstream(self.nightly), **plan.upstream}),
+            plan=replace(plan, upstream=upstream(self.nightly, plan.upstream)),
             files=NightFiles(self.url, self.store),
             executor=executor_of(settings),
             matrix=self.nightly.fingerprint,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +10,18 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError
 
+from builder.depot.depot import default_url
 from builder.store import Store
 from serving.nightly.ab.rule import Rule
 from serving.nightly.executors.settings import ExecutorSettings, LocalSettings
 from trtllm_kit.errors import SpecError
 from trtllm_kit.files import fingerprint
-from trtllm_kit.strict import Strict, located_problems
+from trtllm_kit.strict import Strict, YamlFile, located_problems
 
 NIGHTLY_NAME = "nightly.yaml"
+_FILE = YamlFile(
+    what="matrix", name=NIGHTLY_NAME, docs="docs/nightly.md", least="base", write="trtllm-kit nightly init"
+)
 
 Positive = Annotated[float, Field(gt=0)]
 Globs = str | list[str]
@@ -95,7 +98,7 @@ class Nightly:
     def depot_url(self, store: Store) -> str:
         """The file's, else the environment's, else a folder in the local store; a relative folder lies beside the
         file."""
-        url = self.spec.depot or os.environ.get("TRTLLM_KIT_DEPOT") or str(store.root / "depot")
+        url = self.spec.depot or default_url(store)
         return url if "://" in url else str((self.folder / Path(url).expanduser()).absolute())
 
 
@@ -118,19 +121,9 @@ def load(path: Path) -> Nightly:
 
 
 def _read(path: Path) -> tuple[str, dict[str, Any]]:
-    try:
-        text = path.read_text(encoding="utf-8")
-        tree = yaml.safe_load(text)
-    except FileNotFoundError:
-        raise SpecError(
-            f"no matrix at {path}", expected=f"a {NIGHTLY_NAME}", fix="write one with `trtllm-kit nightly init`"
-        ) from None
-    except (UnicodeDecodeError, IsADirectoryError) as error:
-        raise SpecError(f"{path} is not a text file: {error}", expected=f"a {NIGHTLY_NAME}") from None
-    except yaml.YAMLError as error:
-        raise SpecError(f"{path} is not YAML: {error}", expected="keys and values, see docs/nightly.md") from None
-    if not isinstance(tree, dict) or not all(isinstance(key, str) for key in tree):
-        raise SpecError(f"{path} holds no keys", expected="at least `base:`", fix="see docs/nightly.md")
+    text, tree = _FILE.read(path)
+    if not all(isinstance(key, str) for key in tree):
+        raise _FILE.without_keys(path)
     return text, tree
 
 

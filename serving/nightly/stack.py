@@ -14,7 +14,7 @@ from builder.plan import BuildPlan, Pins
 from profiles import versions
 from profiles.detect import snapshot
 from serving.nightly.here import is_here
-from serving.nightly.image_digest import wanted_digest
+from serving.nightly.image_digest import image_key, wanted_digest
 from trtllm_kit.errors import HostError
 
 
@@ -38,19 +38,15 @@ class Stack:
 
     def upstream(self) -> dict[str, str]:
         """`image <name>` → digest of those that cells were pinned to."""
-        return {_key(image): digest for image, digest in self._digests.items() if digest is not None}
+        return {image_key(image): digest for image, digest in self._digests.items() if digest is not None}
 
     def _digest(self, image: str) -> str | None:
         if image not in self._digests:
             try:
                 self._digests[image] = wanted_digest(image)
             except HostError:
-                self._digests[image] = self.remembered().get(_key(image))
+                self._digests[image] = self.remembered().get(image_key(image))
         return self._digests[image]
-
-
-def _key(image: str) -> str:
-    return f"image {image}"
 
 
 @functools.cache

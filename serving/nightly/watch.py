@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from builder.hub import HUB_ID, current_commit
@@ -14,7 +15,7 @@ from profiles import versions
 from profiles.detect import snapshot
 from serving.nightly import matrix
 from serving.nightly.checkpoints import Checkpoints
-from serving.nightly.image_digest import wanted_digest
+from serving.nightly.image_digest import image_key, wanted_digest
 from serving.nightly.record import NightRecord
 from serving.nightly.report.differences import Difference, differences, last_known
 from serving.nightly.spec import Nightly
@@ -47,13 +48,14 @@ class Watched:
         return {**asdict(self), "exit_code": self.exit_code}
 
 
-def upstream(nightly: Nightly) -> dict[str, str]:
-    """What a night writes down of upstream beside its models: images by digest, and what is pinned.
+def upstream(nightly: Nightly, asked: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
+    """What a night writes down of upstream: what it has `asked` before, images by digest, and what is pinned.
 
     What cannot be asked is left out, and where `HF_HUB_OFFLINE` is set nobody is asked: a night without network is as
     good as any other.
     """
-    return {**pinned(nightly), **_ask(_image_questions(nightly))[0]}
+    open_ones = {name: question for name, question in _image_questions(nightly).items() if name not in asked}
+    return {**pinned(nightly), **_ask(open_ones)[0], **asked}
 
 
 def watch(nightly: Nightly, nights: Sequence[NightRecord], checkpoints: Checkpoints) -> Watched:
@@ -121,7 +123,7 @@ def _image_questions(nightly: Nightly) -> dict[str, Callable[[], str]]:
     if all(cell.get("target", {}).get("sku") == "cpu" for cell in _cells(nightly)):
         return {}  # no container serves them
     images = (release.triton_image for release in _releases(nightly))
-    return {f"image {image}": partial(wanted_digest, image) for image in images if image}
+    return {image_key(image): partial(wanted_digest, image) for image in images if image}
 
 
 def _ask(questions: Mapping[str, Callable[[], str]], at_once: int = _AT_ONCE) -> tuple[dict[str, str], dict[str, str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -51,13 +50,7 @@ class NightsRequest:
 
     def depot(self) -> Depot:
         """Of --depot, else of the matrix, else $TRTLLM_KIT_DEPOT, else the one in the store."""
-        from builder.depot import Depot
+        from builder.depot.depot import Depot, default_url
 
-        return Depot.open(self.depot_url or _depot_url(self.nightly, self.store_root))
-
-
-def _depot_url(nightly: Nightly | None, store_root: Path | None) -> str:
-    store = open_store(store_root)
-    if nightly is not None:
-        return nightly.depot_url(store)
-    return os.environ.get("TRTLLM_KIT_DEPOT") or str(store.root / "depot")
+        store, nightly = open_store(self.store_root), self.nightly
+        return Depot.open(self.depot_url or (nightly.depot_url(store) if nightly else default_url(store)))

@@ -30,9 +30,9 @@ def open_store(root: Path | None) -> Store:
 
 def open_depot(url: str | None, store_root: Path | None) -> Depot:
     """The depot that the user chose, else the one in the store."""
-    from builder.depot import Depot
+    from builder.depot.depot import Depot, default_url
 
-    return Depot.open(url or str(open_store(store_root).root / "depot"))
+    return Depot.open(url or default_url(open_store(store_root)))
 
 
 @dataclass(frozen=True, kw_only=True)

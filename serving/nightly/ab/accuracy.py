@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
-from typing import Literal
 
 from builder.quantize.calibration.samples import load_heldout
 from serving.client.loop import run
 from serving.client.request import Endpoint, Request
 from serving.client.transports import gather, open_client
+from serving.nightly.ab.limits import judged
 from serving.nightly.ab.rule import Rule
 from serving.nightly.record import Figure
 
@@ -74,9 +74,6 @@ def judge(asked: Sequence[Context], candidate: Sequence[str], incumbent: Sequenc
     low, high = paired_interval(lost, won, len(right), rule.confidence)
     scale = max(shares[1], 1 / len(right))
     limit = -rule.max_accuracy_loss
-    status: Literal["good", "worse", "open"] = (
-        "good" if low / scale >= limit else "worse" if high / scale < limit else "open"
-    )
     agreement = sum(one == other for one, other in zip(candidate, incumbent, strict=True)) / len(right)
     return [
         Figure(
@@ -88,19 +85,9 @@ def judge(asked: Sequence[Context], candidate: Sequence[str], incumbent: Sequenc
             low=low / scale,
             high=high / scale,
             limit=limit,
-            status=status,
+            status=judged(-high / scale, -low / scale, -limit),
         ),
-        Figure(
-            metric="agreement",
-            unit="of next tokens",
-            candidate=agreement,
-            incumbent=None,
-            change=None,
-            low=None,
-            high=None,
-            limit=None,
-            status="shown",
-        ),
+        Figure(metric="agreement", unit="of next tokens", candidate=agreement),
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -79,13 +80,10 @@ class Served:
         return found is not None and found.process is not None and found.process.alive()
 
     def start(self) -> float:
-        options = DeployOptions(
-            store=self.scratch, name=self.name, timeout_s=self.timeout_s, target=this_machine(self.manifest)
-        )
         for attempt in range(1, _STARTS + 1):
             began = time.monotonic()
             try:
-                self._deployment = local.deploy(self.artifact, self.manifest, options, Silent()).deployment
+                self._deployment = local.deploy(self.artifact, self.manifest, self._options, Silent()).deployment
                 return time.monotonic() - began
             except (RolloutError, IncompatibleError) as error:
                 if attempt == _STARTS or _PORT_TAKEN not in error.happened:
@@ -103,6 +101,13 @@ class Served:
 
     def explain(self, happened: str) -> str:
         return rollout_error(self._folder / "tritonserver.log", happened).happened
+
+    @cached_property
+    def _options(self) -> DeployOptions:
+        """Looks once for what this machine has: each of many rounds starts the server anew."""
+        return DeployOptions(
+            store=self.scratch, name=self.name, timeout_s=self.timeout_s, target=this_machine(self.manifest)
+        )
 
     @property
     def _folder(self) -> Path:

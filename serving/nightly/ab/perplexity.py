@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from builder.checkpoint import Checkpoint
 from builder.evaluate.batch import Batch
@@ -24,6 +24,7 @@ from builder.evaluate.sides import OpenLayer, QuantizedSide
 from builder.evaluate.texts import load_corpus
 from builder.quantize.reader import CheckpointReader, open_checkpoint
 from builder.quantize.torch_bits import import_torch
+from serving.nightly.ab.limits import judged
 from serving.nightly.ab.rule import Rule
 from serving.nightly.record import Figure
 from trtllm_kit.console import Talk
@@ -90,7 +91,7 @@ def _perplexity(found: Mapping[str, Estimate], limit: float) -> Figure:
         low=ratio.low - 1,
         high=ratio.high - 1,
         limit=limit,
-        status=_status(ratio.low - 1, ratio.high - 1, limit),
+        status=judged(ratio.low - 1, ratio.high - 1, limit),
     )
 
 
@@ -99,17 +100,11 @@ def _divergence(kl: Estimate, limit: float) -> Figure:
         metric="divergence",
         unit="nats a token",
         candidate=kl.value,
-        incumbent=None,
-        change=None,
         low=kl.low,
         high=kl.high,
         limit=limit,
-        status=_status(kl.low, kl.high, limit),
+        status=judged(kl.low, kl.high, limit),
     )
-
-
-def _status(low: float, high: float, limit: float) -> Literal["good", "worse", "open"]:
-    return "good" if high <= limit else "worse" if low > limit else "open"
 
 
 def _corpus(reader: CheckpointReader, tokenizer_dir: Path, settings: EvaluationSettings) -> Corpus:

@@ -10,6 +10,7 @@ from profiles import prices, skus
 from serving.deploy.compatibility import differences
 from serving.deploy.machine import this_machine
 from serving.nightly.ab.rule import Rule
+from serving.nightly.here import available_bytes
 from trtllm_kit.errors import HostError
 
 _CPU_CACHE_BYTES = 1 << 30  # the largest KV cache that the cpu runtime takes by itself
@@ -46,9 +47,4 @@ def both_at_once(rule: Rule, artifacts: tuple[Path, Path], manifest: Mapping[str
     if manifest["runtime"] != "cpu":
         return False
     engines = sum(file.stat().st_size for root in artifacts for file in (root / "engine").rglob("*") if file.is_file())
-    return 2 * _CPU_CACHE_BYTES + _WEIGHT_COPIES * engines <= _USABLE * _available_bytes()
-
-
-def _available_bytes() -> int:
-    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    return 2 * _CPU_CACHE_BYTES + _WEIGHT_COPIES * engines <= _USABLE * available_bytes()

@@ -7,9 +7,9 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
 
 from profiles import cost
+from serving.nightly.ab.limits import judged
 from serving.nightly.ab.rounds import Round, Visit
 from serving.nightly.ab.rule import Rule
 from serving.nightly.ab.sequence import median_interval, pairs_to_tell
@@ -107,20 +107,7 @@ def alone(visit: Visit, usd_per_hour: float | None) -> list[Figure]:
     values = _values(visit)
     if usd_per_hour is not None:
         values[COST] = cost.per_million(usd_per_hour, values[THROUGHPUT]).value
-    return [
-        Figure(
-            metric=key,
-            unit=METRICS[key].unit,
-            candidate=value,
-            incumbent=None,
-            change=None,
-            low=None,
-            high=None,
-            limit=None,
-            status="shown",
-        )
-        for key, value in values.items()
-    ]
+    return [Figure(metric=key, unit=METRICS[key].unit, candidate=value) for key, value in values.items()]
 
 
 def _row(key: str, samples: Sequence[_Sample], rule: Rule, error: float) -> Row:
@@ -128,7 +115,6 @@ def _row(key: str, samples: Sequence[_Sample], rule: Rule, error: float) -> Row:
     incumbent = statistics.median(sample.incumbent for sample in samples)
     limit = math.log1p(metric.margin(rule, incumbent))
     low, high = median_interval(slowdowns, error)
-    status: Literal["good", "worse", "open"] = "good" if high <= limit else "worse" if low > limit else "open"
     ends = sorted((metric.turn * low, metric.turn * high))
     figure = Figure(
         metric=key,
@@ -139,7 +125,7 @@ def _row(key: str, samples: Sequence[_Sample], rule: Rule, error: float) -> Row:
         low=_relative(ends[0]),
         high=_relative(ends[1]),
         limit=math.expm1(metric.turn * limit),
-        status=status,
+        status=judged(low, high, limit),
     )
     beyond = sum(slowdown > limit for slowdown in slowdowns)
     return Row(figure=figure, rounds=len(samples), beyond=beyond, error=error)

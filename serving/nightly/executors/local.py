@@ -10,20 +10,19 @@ import contextlib
 import json
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from serving.nightly.executors.cell_process import COMMAND, exit_code, last_words
 from serving.nightly.executors.protocol import CellTask, Finish
 from serving.nightly.executors.settings import LocalSettings
-from serving.nightly.here import gpu_indices
+from serving.nightly.here import available_bytes, gpu_indices
 from serving.nightly.retry import again
 from trtllm_kit.console import Talk
 
-COMMAND = (sys.executable, "-c", "from trtllm_kit.cli.main import main; main()", "nightly", "cell")
 _POLL_S = 0.02
 _GRACE_S = 5.0
 
@@ -110,7 +109,7 @@ class LocalExecutor:
         visible = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))} if gpus else {}
         with _errors(folder, task).open("wb") as errors, _on(cores):
             process = subprocess.Popen(
-                [*COMMAND, "-", "--tied", str(os.getpid()), "--attempt", str(attempt)],
+                [*COMMAND, "--tied", str(os.getpid()), "--attempt", str(attempt)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
@@ -129,16 +128,9 @@ class LocalExecutor:
 
     def _finish(self, ended: _Running, folder: str) -> Finish:
         code = ended.process.returncode
-        lines = _errors(folder, ended.task).read_text(encoding="utf-8", errors="replace").splitlines()
-        said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-        ended_by = f"its process was killed by signal {-code}" if code < 0 else f"its process ended with {code}"
-        return Finish(
-            task=ended.task,
-            exit_code=code if code >= 0 else 128 - code,
-            node=self._node,
-            attempts=ended.attempt,
-            words="" if code == 0 else said[-1] if said else ended_by,
-        )
+        said = _errors(folder, ended.task).read_text(encoding="utf-8", errors="replace")
+        words = "" if code == 0 else last_words(said, code) or f"its process ended with {code}"
+        return Finish(task=ended.task, exit_code=exit_code(code), node=self._node, attempts=ended.attempt, words=words)
 
     def _stop(self) -> None:
         for row in self._running:
@@ -162,13 +154,3 @@ def _on(cores: frozenset[int]) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
-
-
-def available_bytes() -> int:
-    """RAM that new processes may take, less where a cgroup bounds this one."""
-    rows = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
-    free = int(rows["MemAvailable"].split()[0]) * 1024
-    try:
-        return min(free, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
-    except (OSError, ValueError):  # no cgroup v2, or "max"
-        return free

@@ -6,15 +6,13 @@ import json
 import os
 import platform
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from serving.nightly.executors.cell_process import COMMAND, exit_code, last_words
 from serving.nightly.process_tree import die_with_parent
 from trtllm_kit import __version__
 from trtllm_kit.errors import HostError
-
-_COMMAND = (sys.executable, "-c", "from trtllm_kit.cli.main import main; main()", "nightly", "cell", "-")
 
 
 def run_task(
@@ -32,7 +30,7 @@ def run_task(
     if unfit:
         return {"exit_code": HostError.exit_code, "node": node, "words": unfit}
     done = subprocess.run(
-        [*(command or _COMMAND), "--attempt", str(attempt)],
+        [*(command or COMMAND), "--attempt", str(attempt)],
         input=json.dumps(task),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -41,13 +39,8 @@ def run_task(
         start_new_session=True,
         preexec_fn=die_with_parent,  # a worker that Ray kills has no say in what becomes of its child
     )
-    killed = f"its process was killed by signal {-done.returncode}" if done.returncode < 0 else ""
-    said = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    return {
-        "exit_code": done.returncode if done.returncode >= 0 else 128 - done.returncode,
-        "node": node,
-        "words": said[-1].removeprefix("error: ") if said else killed,
-    }
+    words = last_words(done.stderr, done.returncode)
+    return {"exit_code": exit_code(done.returncode), "node": node, "words": words}
 
 
 def _unfit(node: str, version: str, tokens: bool) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import calendar
 import json
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +12,7 @@ from serving.nightly.night_files import cell_path, night_path
 from serving.nightly.record import CellResult, NightRecord
 from serving.nightly.report.states import State, state_of
 from trtllm_kit.errors import IntegrityError, SpecError
+from trtllm_kit.stamps import stamped_unix_s
 
 if TYPE_CHECKING:
     from builder.depot.depot import Depot
@@ -91,14 +90,6 @@ def read_records(depot: Depot, names: Sequence[str]) -> list[NightRecord]:
     return [NightRecord.from_json(_parsed(texts[path], name)) for name, path in paths.items() if path in texts]
 
 
-def began_unix_s(night: str) -> float:
-    """When a night began, by its name; 0 for a name of another form."""
-    try:
-        return float(calendar.timegm(time.strptime(night.split("-", 1)[0], "%Y%m%dT%H%M%SZ")))
-    except ValueError:
-        return 0.0
-
-
 def _cell_paths(depot: Depot, night: str, only: str | None) -> list[str]:
     if only is not None:
         return [cell_path(night, only)]
@@ -120,7 +111,7 @@ def _night(name: str, plan: str | None, cells: Iterable[str], only: str | None) 
 def _without_plan(name: str, found: Sequence[CellResult]) -> NightRecord:
     """Cells that ran by themselves, as the indices of a Kubernetes job do, or whose night was killed very early."""
     ends = [result.started_unix_s + result.seconds for result in found]
-    return NightRecord(night=name, started_unix_s=began_unix_s(name), ended_unix_s=max(ends, default=None))
+    return NightRecord(night=name, started_unix_s=stamped_unix_s(name) or 0.0, ended_unix_s=max(ends, default=None))
 
 
 def _left_alone(identifier: str, action: str) -> CellResult:

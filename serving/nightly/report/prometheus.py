@@ -12,11 +12,12 @@ from typing import get_args
 
 from builder.depot.records import CellName, CellRecord, Decision
 from serving.nightly.report.metrics import METRICS
-from serving.nightly.report.nights import Night, began_unix_s
+from serving.nightly.report.nights import Night
 from serving.nightly.report.states import STATES
 from serving.nightly.report.summary import Summary
 from trtllm_kit.errors import BuildStepError
 from trtllm_kit.identifier import BuildIdentifier
+from trtllm_kit.stamps import stamped_unix_s
 
 _NIGHT = "trtllm_kit_nightly_"
 _CELL = "trtllm_kit_nightly_cell_"
@@ -104,9 +105,9 @@ def _services(summary: Summary, refs: Mapping[CellName, CellRecord]) -> Iterator
         ]
         yield Family(f"{_CELL}{name}", f"Of the build in service, when it was last measured: {metric.title}.", last)
     built = [
-        (_labels(str(cell.identifier)), began_unix_s(record.current.night))
+        (_labels(str(cell.identifier)), began)
         for cell, record in sorted(refs.items())
-        if record.current is not None and began_unix_s(record.current.night)
+        if record.current is not None and (began := stamped_unix_s(record.current.night))
     ]
     yield Family(f"{_CELL}built_timestamp_seconds", "When the build in service was built.", built)
 
