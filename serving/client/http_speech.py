@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from http import HTTPStatus
 from typing import Protocol
 
+from serving.client.likeness import Likeness
+
+_ENDS = b"\n\n\r\n"  # an event, and its chunk
 _NO_BODY = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
 
 
@@ -27,8 +31,15 @@ class Speech(Protocol):
 class Listener(Protocol):
     """Who hears what becomes of a request. Times are time.perf_counter_ns()."""
 
+    @property
+    def likeness(self) -> Likeness | None:
+        """Events that it holds for say nothing new: `again` is enough of them. Every likeness given stays true."""
+
     def event(self, data: bytes, at_ns: int) -> None:
         """The data of one server-sent event."""
+
+    def again(self, at_ns: int) -> None:
+        """One more event that the likeness holds for."""
 
     def document(self, status: int, body: bytes, at_ns: int) -> None:
         """The whole body of an answer that is no event stream, or whose status is not 200."""
@@ -51,9 +62,11 @@ class HttpSpeech:
     """Speaks HTTP/1.1 on one connection. Requests are whole, head and body; events are their data."""
 
     __slots__ = (
+        "_alike",
         "_chunked_sse",
         "_data",
         "_left",
+        "_likeness",
         "_listener",
         "_rest",
         "_sse",
@@ -70,6 +83,7 @@ class HttpSpeech:
         self._listener: Listener
         self._take = self._nothing_asked
         self._chunked_sse = False
+        self._alike: Likeness | None = None
 
     def begin(self, content: bytes, listener: Listener) -> None:
         """Send the next request."""
@@ -81,16 +95,31 @@ class HttpSpeech:
         self._sse = self._chunked_sse = False
         self._left = 0  # bytes of the body still to come, where its length was given
         self._take = self._head
+        self._alike = None  # of chunks, behind their lengths
+        self._likeness: Likeness | None = None
 
     def feed(self, data: bytes, at_ns: int) -> bool:
         """Take what arrived at `at_ns`; whether the answer is complete. BrokenAnswerError when it is none."""
         # A chunk that is an event of one line: what nearly every token arrives as, and all that is done for it.
-        if self._chunked_sse and data.endswith(b"\n\n\r\n") and not self._data and not self._rest:
-            length, _, line = data.partition(b"\r\ndata: ")
-            if b"%x" % (len(line) + 4) == length and line.find(b"\n") == len(line) - 4:
-                self._listener.event(line[:-4], at_ns)
-                return False
+        if self._chunked_sse and not self._data and not self._rest:
+            start = _event_chunk(len(data))
+            if data.startswith(start):
+                if self._alike is not None and self._alike.holds(data, len(start)):
+                    self._listener.again(at_ns)
+                    return False
+                if data.find(b"\n", len(start)) == len(data) - len(_ENDS) and data.endswith(_ENDS):
+                    self._listener.event(data[len(start) : -len(_ENDS)], at_ns)
+                    self._learn()
+                    return False
         return self._take(self._data + data if self._data else data, at_ns)
+
+    def _learn(self) -> None:
+        """Know such chunks by sight, once two events were like each other."""
+        likeness = self._listener.likeness
+        if likeness is not self._likeness:
+            self._likeness, self._alike = likeness, None
+        elif likeness is not None and self._alike is None:
+            self._alike = likeness.ending_in(_ENDS)
 
     def hang_up(self, at_ns: int) -> bool:
         """The server closed the connection; whether that is a proper end."""
@@ -187,3 +216,11 @@ class HttpSpeech:
             raise BrokenAnswerError(f"an event without an end: {self._rest[:60]!r}")
         else:
             self._listener.end(at_ns)
+
+
+@functools.cache
+def _event_chunk(size: int) -> bytes:
+    """How a chunk of `size` bytes begins, its own length first, if it is one event; as none does if none can be."""
+    lengths = (b"%x" % max(size - digits - 4, 0) for digits in range(1, 9))
+    fitting = (length for digits, length in enumerate(lengths, start=1) if len(length) == digits)
+    return next(fitting, b"\n") + b"\r\ndata: "

@@ -59,10 +59,12 @@ class Pool:
 
     def keep(self, connection: Connection) -> None:
         """The connection is free for the next request."""
+        self.poller.rouse()
         self._idle.append(connection)
 
     def drop(self, connection: Connection) -> None:
         """The connection is closed."""
+        self.poller.rouse()
         self._open.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)
@@ -104,6 +106,21 @@ class Pool:
 
 class Connection:
     """One socket; one request at a time."""
+
+    __slots__ = (
+        "_again",
+        "_begun_ns",
+        "_clock",
+        "_listener",
+        "_pool",
+        "_secured",
+        "_sock",
+        "_speech",
+        "_unsent",
+        "_waiting",
+        "dialling",
+        "heir",
+    )
 
     def __init__(self, pool: Pool) -> None:
         self.heir: Connection | None = None  # carries the request on, where this one was found closed

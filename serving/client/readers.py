@@ -32,6 +32,7 @@ class Reader(Protocol):
     input_tokens: int | None
     total: int | None  # the server's count of the whole answer, where it gives one
     ended: bool  # whether the stream may end here
+    likeness: Likeness | None  # what it holds for is an event of one token, which `count` need not be asked for
 
     def count(self, event: bytes, so_far: int) -> int:
         """Tokens of this event, 0 when it carries none; RequestError when it is an error or no event at all."""
@@ -44,13 +45,14 @@ class Reader(Protocol):
 
 
 class _Reader:
-    __slots__ = ("counted_by", "ended", "input_tokens", "total")
+    __slots__ = ("counted_by", "ended", "input_tokens", "likeness", "total")
 
     def __init__(self, counted_by: str, *, ended: bool) -> None:
         self.counted_by = counted_by
         self.ended = ended
         self.input_tokens: int | None = None
         self.total: int | None = None
+        self.likeness: Likeness | None = None
 
     def tokens_of(self, delta: Delta) -> int:
         if delta.input_tokens is not None:
@@ -66,15 +68,14 @@ class _Reader:
 class EngineReader(_Reader):
     """Deltas with the server's own count, over HTTP; one that gives none is counted by responses that bear text."""
 
-    __slots__ = ("_decoder", "_one_token")
+    __slots__ = ("_decoder",)
 
     def __init__(self, layout: Layout) -> None:
         super().__init__("server", ended=True)
         self._decoder = DeltaDecoder(layout)
-        self._one_token = Likeness()
 
     def count(self, event: bytes, so_far: int) -> int:
-        if self._one_token.holds(event):
+        if self.likeness is not None and self.likeness.holds(event):
             return 1
         found = _TOKENS.search(event)
         if found is None or b'"error":' in event:
@@ -82,7 +83,7 @@ class EngineReader(_Reader):
         if self.input_tokens is None and (given := _INPUT_TOKENS.search(event)):
             self.input_tokens = int(given[1])
         if found[1] == b"1" and (text := _TRITON_TEXT.search(event)) and text[1]:
-            self._one_token.remember(event, text.start(1))
+            self.likeness = Likeness.of(event, text.start(1))
         return int(found[1])
 
     def delta(self, event: bytes, at_s: float, so_far: int) -> Delta:
@@ -114,21 +115,20 @@ class CumulativeReader(_Reader):
 class OpenAIReader(_Reader):
     """Deltas of `choices`; the count comes with `usage`, at the end or, from some servers, with every chunk."""
 
-    __slots__ = ("_one_token",)
+    __slots__ = ()
 
     def __init__(self) -> None:
         super().__init__("responses", ended=False)
-        self._one_token = Likeness()
 
     def count(self, event: bytes, so_far: int) -> int:
-        if self._one_token.holds(event):
+        if self.likeness is not None and self.likeness.holds(event):
             return 1
         if b'"usage":{' in event or b'"usage": {' in event or b'"choices":' not in event or b'"error":' in event:
             return self.tokens_of(self.delta(event, 0.0, so_far))
         found = _OPENAI_TEXT.search(event)
         if found is None:
             return 0
-        self._one_token.remember(event, found.end() - 1)
+        self.likeness = Likeness.of(event, found.end() - 1)
         return 1
 
     def delta(self, event: bytes, at_s: float, so_far: int) -> Delta:

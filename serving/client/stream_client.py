@@ -68,6 +68,8 @@ class StreamClient:
 class _Answer:
     """A Listener that hands deltas to one waiting coroutine."""
 
+    likeness = None
+
     def __init__(self, reader: Reader, *, stream: bool, address: str) -> None:
         self._reader = reader
         self._stream = stream
@@ -100,6 +102,9 @@ class _Answer:
         if not self._over:
             self._timed_out = True
             self._finish(timed_out(self._address, seconds, self._tokens))
+
+    def again(self, at_ns: int) -> None:
+        """Nothing is alike: the text of every event is wanted."""
 
     def event(self, data: bytes, at_ns: int) -> None:
         if self._over:

@@ -47,6 +47,8 @@ class UnaryClient:
 class _Call:
     """A Listener of serving.client.http_speech for one message."""
 
+    likeness = None
+
     def __init__(self, address: str) -> None:
         self.outcome: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._address = address
@@ -54,6 +56,9 @@ class _Call:
 
     def event(self, data: bytes, at_ns: int) -> None:
         self._message = data
+
+    def again(self, at_ns: int) -> None:
+        """Nothing is alike."""
 
     def document(self, status: int, body: bytes, at_ns: int) -> None:
         """No gRPC answer is one."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 
 from serving.client.errors import RequestError, cut_off, server_said, unreachable
+from serving.client.likeness import Likeness
 from serving.client.readers import Reader
 from serving.client.request import Request
 from serving.client.stream_client import refusal
@@ -59,7 +60,7 @@ class Flight:
         self.sent_ns = 0
         self.ended_ns = 0
         self.arrivals_ns = array("q")  # of responses that bore tokens
-        self.counts = array("i")  # tokens of each
+        self.counts = array("i")  # tokens of each; none while every one bore one
         self.tokens = 0
         self.keep_text = keep_text
         self.text: list[str] = []
@@ -88,6 +89,23 @@ class Flight:
         """The server's count of the whole answer where it gave one, else the sum of its responses'."""
         return self.tokens if self._reader.total is None else self._reader.total
 
+    @property
+    def likeness(self) -> Likeness | None:
+        """Of responses with one token; none where their text is wanted."""
+        return None if self.keep_text else self._reader.likeness
+
+    def again(self, at_ns: int, tokens: int = 1) -> None:
+        """A response with so many tokens."""
+        if self._ended is None:
+            return
+        if tokens != 1 or self.counts:
+            self.counts.extend([1] * (len(self.arrivals_ns) - len(self.counts)) + [tokens])
+        self.arrivals_ns.append(at_ns)
+        self.tokens += tokens
+        if self.tokens >= self.cancel_at:
+            self.cancel_at = _NEVER
+            self.cancel()
+
     def event(self, data: bytes, at_ns: int) -> None:
         if self._ended is None:
             return
@@ -98,12 +116,7 @@ class Flight:
             self.finish(at_ns, error)
             return
         if tokens:
-            self.arrivals_ns.append(at_ns)
-            self.counts.append(tokens)
-            self.tokens += tokens
-            if self.tokens >= self.cancel_at:
-                self.cancel_at = _NEVER
-                self.cancel()
+            self.again(at_ns, tokens)
 
     def document(self, status: int, body: bytes, at_ns: int) -> None:
         if status == HTTPStatus.OK and not self.request.stream:

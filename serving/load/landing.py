@@ -47,7 +47,7 @@ def record_of(
         error=error,
         message=flight.error.happened if flight.error else "",
         gaps_us=_gaps_us(arrivals),
-        counts=() if flight.counts.count(1) == len(flight.counts) else tuple(flight.counts),
+        counts=tuple(flight.counts),
     )
 
 

@@ -6,7 +6,7 @@ from serving.client.pool import Pool
 from serving.load.records import Record
 
 _MOST_NS, _UNKNOWN_NS = 4e6, 5e5
-_OF_ANSWER, _OF_GAP = 1 / 500, 1 / 8
+_OF_ANSWER, _OF_GAP = 1 / 400, 1 / 5
 
 
 class Rest:

@@ -6,7 +6,6 @@ import json
 import re
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -62,6 +61,8 @@ class ServerSampler:
     def _metrics(self) -> Metrics:
         if self._url is None:
             return {}
+        import urllib.request  # what it imports in its turn would slow down every start
+
         try:
             with urllib.request.urlopen(self._url, timeout=_TIMEOUT_S, context=self._tls) as answer:
                 return parse_metrics(answer.read().decode("utf-8", "replace"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,8 +11,11 @@ from hypothesis import strategies as st
 from serving.client import hpack
 from serving.client.grpc_speech import GrpcSpeech
 from serving.client.http_speech import BrokenAnswerError, HttpSpeech
+from serving.client.layouts import LAYOUTS
+from serving.client.readers import EngineReader
 from serving.client.request import Request
 from serving.client.transports import complete
+from serving.load.flight import Flight
 
 
 class Heard:
@@ -210,3 +215,60 @@ def test_prompts_of_a_megabyte_arrive_whole(start_mock, transport: str) -> None:
     mock = start_mock("--ttft-ms", "1", "--itl-ms", "0")
     completion = complete(mock.endpoint(transport), Request(prompt="word " * 200_000, max_tokens=2))
     assert mock.ledger[-1]["input_tokens"] == 200_000 and completion.tokens == 2
+
+
+_LIKE = b'{"num_input_tokens":5,"num_output_tokens":1,"sequence_end":false,"text_output":"%b"}'
+_ODD = (
+    b'{"num_output_tokens":2,"sequence_end":false,"text_output":"two"}',
+    b'{"num_output_tokens":0,"sequence_end":false,"text_output":""}',
+    b'{"num_output_tokens":1,"sequence_end":true,"text_output":"end"}',
+    b'{"num_output_tokens":1,"sequence_end":false,"text_output":"a","more":"b"}',
+)
+_TEXT = st.text(max_size=5).map(lambda text: json.dumps(text)[1:-1].encode())
+
+
+def _opened() -> tuple[HttpSpeech, Flight]:
+    flight = Flight(Request(prompt="?", max_tokens=9), EngineReader(LAYOUTS["engine"]), lambda flight: None)
+    speech = HttpSpeech()
+    speech.begin(b"", flight)
+    speech.feed(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n", 1)
+    return speech, flight
+
+
+def _chunk(event: bytes) -> bytes:
+    return b"%x\r\ndata: %b\n\n\r\n" % (len(event) + 8, event)
+
+
+@given(st.lists(st.one_of(_TEXT.map(lambda text: _LIKE % text), st.sampled_from(_ODD))), st.data())
+def test_events_known_by_sight_are_counted_like_parsed_ones(events: list[bytes], data: st.DataObject) -> None:
+    speech, flight = _opened()
+    chunks = [_chunk(event) for event in events]
+    while chunks:
+        together = data.draw(st.integers(1, 3))  # chunks in one read
+        speech.feed(b"".join(chunks[:together]), 1)
+        del chunks[:together]
+    counts = [json.loads(event)["num_output_tokens"] for event in events]
+    assert flight.tokens == sum(counts)
+    assert len(flight.arrivals_ns) == len([count for count in counts if count])
+    assert list(flight.counts) in ([], [count for count in counts if count])
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        _chunk(_LIKE % b"a\n\ndata: {}"),  # two events, neither of them whole
+        _chunk(_LIKE % b""),
+        _chunk(_LIKE % b'a","error":"b'),
+        _chunk((_LIKE % b"a").replace(b"1", b"7")),
+        _chunk(_LIKE % b"a").replace(b"\r\n", b"0\r\n", 1),  # the chunk is not over
+        _chunk(_LIKE % b"a")[:-9] + b"\n\n\r\n",
+    ],
+)
+def test_what_only_resembles_an_event_known_by_sight_is_read_as_if_nothing_were_known(chunk: bytes) -> None:
+    (fresh, alone), (speech, flight) = _opened(), _opened()
+    for text in (b"one", b"two", b"six"):
+        speech.feed(_chunk(_LIKE % text), 1)
+    assert flight.tokens == 3
+    assert fresh.feed(chunk, 1) == speech.feed(chunk, 1)
+    assert flight.tokens - 3 == alone.tokens
+    assert bool(flight.error) == bool(alone.error)

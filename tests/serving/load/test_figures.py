@@ -179,8 +179,8 @@ def test_answers_rest_only_where_the_kernel_stamps_them_and_never_for_long(recor
         found.append(pool.poller.nap_s)
         for one in (
             record(ttft_s=9.0, itl_s=0.1, tokens=100),  # neither its length nor its gaps bind
-            record(ttft_s=1.0, itl_s=0.02, tokens=100),  # an eighth of the gap
-            record(ttft_s=0.3, itl_s=0.1, tokens=3),  # a five-hundredth of the answer
+            record(ttft_s=1.0, itl_s=0.01, tokens=100),  # a fifth of the gap
+            record(ttft_s=0.3, itl_s=0.1, tokens=3),  # a four-hundredth of the answer
             record(ttft_s=9.0, itl_s=0.1, tokens=100),  # the shortest stays the measure
         ):
             rest.ended(one)
@@ -190,7 +190,7 @@ def test_answers_rest_only_where_the_kernel_stamps_them_and_never_for_long(recor
         pool.close()
         return found
 
-    assert asyncio.run(naps()) == pytest.approx([0, 0.0002, 0.0005, 0.004, 0.0025, 0.001, 0.001, 0.001])
+    assert asyncio.run(naps()) == pytest.approx([0, 0.00025, 0.0005, 0.004, 0.002, 0.00125, 0.00125, 0.00125])
 
 
 def test_a_growing_queue_is_called_unsteady(record) -> None:
