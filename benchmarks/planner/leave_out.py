@@ -48,6 +48,7 @@ GROUPS: dict[str, tuple[str, Callable[[Columns], Chosen]]] = {
     "all, RTX PRO 6000 (TP and PP)": ("", lambda f: _is(f, "kind", "saturated") & _is(f, "sku", "rtx_pro_6000")),
     "all, A100-PCIe": ("50 / 54", lambda f: _is(f, "kind", "saturated") & _is(f, "sku", "a100_pcie_80gb")),
     "MoE, all SKUs": ("13-31 / 14-37", lambda f: _is(f, "kind", "saturated") & _is(f, "family", "moe")),
+    "dense throughput, all SKUs": ("", _dense),
     "all throughput": ("", lambda f: _is(f, "kind", "saturated")),
     "TPOT, dense": ("", lambda f: _is(f, "kind", "serve") & _is(f, "family", "dense")),
     "TPOT, MoE": ("", lambda f: _is(f, "kind", "serve") & _is(f, "family", "moe")),
@@ -92,6 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cells, ttft = held_out(rows, model, rows.cell)
     print("\n".join(table("Cell (SKU, model, TP) left out", rows.facts, cells)), flush=True)
     print("\n" + bands.ttft_held(rows.cell, ttft), flush=True)
+    named, _ = held_out(rows, model, rows.printed_cell)
+    print("\n".join(table("The same, models told apart by their printed names", rows.facts, named)), flush=True)
     print("\n".join(skus_of_known_architecture(rows, model)), flush=True)
     for group in ("model", "version"):
         misses, _ = held_out(rows, model, rows.facts.levels[group])

@@ -36,6 +36,7 @@ BLOCKS = (
     Block("model", ("kind", "model"), 0.06),
     Block("parallel", ("kind", "sku", "gpus"), 0.04),
     Block("lengths", ("kind", "stack"), 0.05, by_length=True),
+    Block("lengths_version", ("kind", "version"), 0.04, by_length=True),
     Block("lengths_parallel", ("kind", "gpus"), 0.03, by_length=True),
 )
 

@@ -168,26 +168,8 @@ class Connection:
     def _ready(self, mask: int) -> None:
         if mask & WRITE:
             self._write()
-        if mask & READ:
-            self._read()
-
-    def _write(self) -> None:
-        sock, waited = self._sock, False
-        self._unsent, self._speech.outgoing = self._unsent + self._speech.outgoing, b""
-        while self._unsent and sock is not None:
-            try:
-                self._unsent = self._unsent[sock.send(self._unsent) :]
-            except _WOULD_BLOCK:
-                waited = True
-                break
-            except OSError as error:
-                self._lost(error.strerror or str(error))
-                return
-        if sock is not None and waited != self._waiting:
-            self._waiting = waited
-            self._pool.poller.change(sock.fileno(), READ | WRITE if waited else READ)
-
-    def _read(self) -> None:
+        if not mask & READ:
+            return
         while (sock := self._sock) is not None:
             try:
                 if self._secured:
@@ -216,6 +198,22 @@ class Connection:
             # A short read has emptied the kernel's buffer; only TLS may hold more that epoll does not know of.
             if len(data) < _RECV_BYTES and not self._secured:
                 return
+
+    def _write(self) -> None:
+        sock, waited = self._sock, False
+        self._unsent, self._speech.outgoing = self._unsent + self._speech.outgoing, b""
+        while self._unsent and sock is not None:
+            try:
+                self._unsent = self._unsent[sock.send(self._unsent) :]
+            except _WOULD_BLOCK:
+                waited = True
+                break
+            except OSError as error:
+                self._lost(error.strerror or str(error))
+                return
+        if sock is not None and waited != self._waiting:
+            self._waiting = waited
+            self._pool.poller.change(sock.fileno(), READ | WRITE if waited else READ)
 
     def _finish(self) -> None:
         if self._listener is not None:
