@@ -30,7 +30,7 @@ class Likeness:
         start = at + self._start
         end = data.find(b'"', start + 1)
         return (
-            end == len(data) - self._size
+            start < end == len(data) - self._size
             and data[end - 1] != _BACKSLASH  # else the text goes on behind the quotation mark
             and data[start] != _QUOTE
             and data.startswith(self._head, at)

@@ -95,7 +95,7 @@ def test_openai_chunks_that_follow_each_other_are_counted_as_each_alone(texts, k
 
 
 def test_a_likeness_ends_where_more_than_the_text_differs() -> None:
-    reader, event = OpenAIReader(), b'{"choices":[{"text":"a","finish_reason":null}]}'
+    reader, event = OpenAIReader(), b'{"choices":[{"text":"a"}]}'
     assert [reader.count(event, 0), reader.count(event.replace(b'"a"', b'"b c"'), 1)] == [1, 1]
     usage = event.replace(b"}]}", b'}],"usage":{"prompt_tokens":3,"completion_tokens":7}}')
     assert reader.count(usage, 2) == 5 and reader.total == 7
@@ -103,6 +103,9 @@ def test_a_likeness_ends_where_more_than_the_text_differs() -> None:
         reader.count(b'{"error":{"message":"out of blocks"}}', 7)
     with pytest.raises(RequestError, match="the server sent"):
         reader.count(event[:-1].replace(b"choices", b"voices"), 7)
+    for size in range(len(event)):
+        with pytest.raises(RequestError, match="the server sent"):
+            reader.count(b"x" * size, 7)
 
 
 def test_usage_is_the_last_word_on_the_count() -> None:
