@@ -9,11 +9,13 @@ STORE  ?= .trtllm-kit
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
 
+# An editable install compiles nothing, and where Python may not write bytecode every start would compile anew.
 $(BIN)/trtllm-kit: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v <= (3, 12) else f"Python 3.10 to 3.12 is needed, {sys.executable} is {v[0]}.{v[1]}: set PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[quantize,cpu,triton,s3,ray,oci,sign,dev]'
+	@$(BIN)/python -m compileall -q builder profiles serving trtllm_kit
 	@touch $@
 
 demo: $(BIN)/trtllm-kit ## build, deploy, stream, validate and stop examples/tiny-llama on this machine

@@ -13,11 +13,13 @@ _SO_TIMESTAMPING = 37  # linux/socket.h; `socket` does not name it
 _RX_SOFTWARE, _REPORT_SOFTWARE = 1 << 3, 1 << 4  # linux/net_tstamp.h
 _CALIBRATE_NS = 250_000_000
 _LATEST_NS = 2_000_000_000  # a greater lag is a clock that was set
-_TIME = struct.Struct("qq")
+_time_of = struct.Struct("qq").unpack_from
 
 
 class ArrivalClock:
     """Turns the kernel's wall-clock stamps into `time.perf_counter_ns`; without a stamp it is the time of asking."""
+
+    __slots__ = ("_calibrated_ns", "_offset_ns", "lag_ns", "reads", "stamped", "worst_lag_ns")
 
     def __init__(self) -> None:
         self.stamped = False
@@ -35,12 +37,16 @@ class ArrivalClock:
     def at_ns(self, told: Sequence[tuple[int, int, bytes]]) -> int:
         """Arrival time of what was just read with this ancillary data."""
         now_ns = time.perf_counter_ns()
-        if not told or told[0][1] != _SO_TIMESTAMPING:
+        if not told:
+            return now_ns
+        _, kind, stamp = told[0]
+        if kind != _SO_TIMESTAMPING:
             return now_ns
         if now_ns - self._calibrated_ns > _CALIBRATE_NS:
             self._calibrate()
-        seconds, nanoseconds = _TIME.unpack_from(told[0][2])
-        lag_ns = now_ns - (seconds * 1_000_000_000 + nanoseconds + self._offset_ns)
+        seconds, nanoseconds = _time_of(stamp)
+        at_ns: int = seconds * 1_000_000_000 + nanoseconds + self._offset_ns
+        lag_ns = now_ns - at_ns
         if not 0 <= lag_ns < _LATEST_NS:
             return now_ns
         self.stamped = True
@@ -48,7 +54,7 @@ class ArrivalClock:
         self.lag_ns += lag_ns
         if lag_ns > self.worst_lag_ns:
             self.worst_lag_ns = lag_ns
-        return int(now_ns - lag_ns)
+        return at_ns
 
     def _calibrate(self) -> None:
         """The offset between the two clocks, from the closest of a few pairs of readings."""
