@@ -148,3 +148,17 @@ def test_bad_input_is_refused_with_a_way_out(front_door, arguments: tuple[str, .
     (front_door.folder / "broken.json").write_text(json.dumps({"hidden_size": 8}))
     done = front_door.run("plan", *arguments)
     assert (done.code, words in done.err) == (code, True), done.err
+
+
+@pytest.mark.parametrize("same", ["50ms", "0.05s", "50000us"])
+def test_a_limit_may_name_its_unit(front_door, same: str) -> None:
+    plain, named = (
+        front_door.ok("plan", *MODEL, "--sku", "h100_sxm", *LOAD, "--tpot", limit) for limit in ("50", same)
+    )
+    assert plain.out == named.out
+
+
+@pytest.mark.parametrize("wrong", ["0", "-5", "50m", "ms", "fast"])
+def test_a_limit_that_is_no_time_is_refused(front_door, wrong: str) -> None:
+    done = front_door.run("plan", *MODEL, "--sku", "h100_sxm", *LOAD, "--tpot", wrong)
+    assert done.code == 2 and "50ms" in done.err

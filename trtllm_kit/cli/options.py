@@ -31,6 +31,21 @@ class Bytes(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.
         return int(float(number) * (1024 if binary else 1000) ** " kmgt".index(prefix.lower() or " "))
 
 
+class Milliseconds(click.ParamType):  # type: ignore[type-arg]  # as above
+    """A time such as 50, 50ms or 0.5s."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Milliseconds of `value`, more than 0."""
+        if isinstance(value, float):
+            return value
+        found = re.fullmatch(r"(\d*\.?\d+)\s*(us|ms|s|)", str(value).strip())
+        if found is None or not float(found[1]):
+            self.fail(f"'{value}' is no time: write 50, 50ms or 0.5s; without a unit it is milliseconds", param, ctx)
+        return float(found[1]) * {"us": 1e-3, "s": 1e3}.get(found[2], 1.0)
+
+
 spec = click.option(
     "-f",
     "--spec",
