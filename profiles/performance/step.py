@@ -116,13 +116,16 @@ def fixed_s(c: Columns, k: Constants) -> Array:
 
 
 def roofline_s(c: Columns, sequences: Array, prompt_tokens: Array) -> Array:
-    """No step of a stage can be faster: all products at the peak rate, weights and KV cache read once at full speed."""
+    """No step of a stage can be faster: all products at the peak rate, weights and KV cache read once at full speed.
+
+    Prompts may all come in a few steps, so the others read no expert for them.
+    """
     tokens = sequences + prompt_tokens
     everyone = tokens * c.dp
     attention = c.layers * c.attention_params / c.tp
     dense = c.dense_layers * c.mlp_params / c.gpus
     flops = 2 * (tokens * attention + everyone * (dense + c.moe_layers * (c.top_k * c.expert_params) / c.gpus)) / c.pp
-    experts = c.moe_layers * _touched(c, everyone) * c.expert_params / c.gpus
+    experts = c.moe_layers * _touched(c, sequences * c.dp) * c.expert_params / c.gpus
     weights = (attention + dense + experts) / c.pp * c.weight_bytes
     kv = sequences * attended(c, c.isl + c.osl / 2) * kv_elements(c) * c.layers / c.pp * c.kv_bytes
     return np.asarray(np.maximum(flops / c.flops, (weights + kv) / c.bandwidth))

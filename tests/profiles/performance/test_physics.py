@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from profiles import precisions, skus
@@ -44,7 +44,7 @@ def setups(draw: st.DrawFn) -> Setup:
 
 lengths = st.integers(64, 16384)
 factors = st.floats(1.01, 4.0)
-checked = settings(max_examples=60, deadline=None)
+checked = settings(max_examples=200, deadline=None)
 
 
 def grown(sku: Sku, what: str, factor: float) -> Sku:
@@ -67,8 +67,19 @@ def test_more_hardware_never_predicts_less(setup: Setup, isl: int, osl: int, fac
     assert after >= before * (1 - 1e-9)
 
 
+TWO_AT_EXPERTS = Setup(
+    shape=find("gpt-oss-20b"),
+    precision="bf16",
+    kv_bits=8,
+    sku=skus.find("h100_sxm"),
+    tp_size=1,
+    trtllm_version="0.17.0",
+)
+
+
 @checked
 @given(setup=setups(), isl=lengths, osl=lengths, concurrency=st.integers(1, 500), more=st.integers(1, 500))
+@example(setup=TWO_AT_EXPERTS, isl=744, osl=64, concurrency=1, more=1)
 def test_throughput_rises_with_concurrency_and_so_does_the_wait(
     setup: Setup, isl: int, osl: int, concurrency: int, more: int
 ) -> None:
