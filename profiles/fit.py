@@ -39,7 +39,7 @@ class Rows:
     answer: Array
     ttft: Array
     cell: Sequence[str]
-    printed_cell: Sequence[str]  # the same by the model's name as it was printed
+    name: Sequence[str]  # of the model, as it was printed
 
     @cached_property
     def served(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -56,8 +56,8 @@ class Rows:
     def take(self, chosen: np.ndarray[Any, np.dtype[np.bool_]]) -> Rows:
         """The rows where `chosen` is true."""
         index = np.flatnonzero(chosen)
-        cells, printed = ([names[i] for i in index] for names in (self.cell, self.printed_cell))
-        return Rows(self.facts.take(index), self.answer[index], self.ttft[index], cells, printed)
+        cells, names = ([words[i] for i in index] for words in (self.cell, self.name))
+        return Rows(self.facts.take(index), self.answer[index], self.ttft[index], cells, names)
 
 
 @dataclass(frozen=True)
@@ -83,16 +83,19 @@ def load(measured_latency: Path, published: Path = PUBLISHED) -> Rows:
     asked = [row.question for row in rows if row.question]
     answers = [np.log(row.output_tokens_per_s or (row.tpot_ms or np.nan) / 1e3) for row in rows]
     ttft = [np.log(row.ttft_ms / 1e3) if row.ttft_ms else np.nan for row in rows]
-    cells = [[cell_of(row, by_name=by_name) for row in rows] for by_name in (False, True)]
-    return Rows(columns(asked), np.array(answers), np.array(ttft), *cells)
+    cells, names = [cell_of(row) for row in rows], [_name(row) for row in rows]
+    return Rows(columns(asked), np.array(answers), np.array(ttft), cells, names)
 
 
-def cell_of(measured: Measured, *, by_name: bool = False) -> str:
-    """What is left out together: a model on a SKU with a TP size. Models of one size are one unless by name."""
+def cell_of(measured: Measured) -> str:
+    """What is left out together: a model on a SKU with a TP size; models of the same size count as one."""
     assert measured.question is not None
     setup = measured.question.setup
-    name = (measured.row.get("model") or measured.row["model_path"]).lower()
-    return f"{setup.sku.id} {name if by_name else size_of(setup.shape)} {setup.tp_size}"
+    return f"{setup.sku.id} {size_of(setup.shape)} {setup.tp_size}"
+
+
+def _name(measured: Measured) -> str:
+    return (measured.row.get("model") or measured.row["model_path"]).lower()
 
 
 def fit(rows: Rows, start: Model | None = None) -> Model:

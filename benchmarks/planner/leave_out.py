@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cells, ttft = held_out(rows, model, rows.cell)
     print("\n".join(table("Cell (SKU, model, TP) left out", rows.facts, cells)), flush=True)
     print("\n" + bands.ttft_held(rows.cell, ttft), flush=True)
-    named, _ = held_out(rows, model, rows.printed_cell)
+    named, _ = held_out(rows, model, [f"{cell} {name}" for cell, name in zip(rows.cell, rows.name, strict=True)])
     print("\n".join(table("The same, models told apart by their printed names", rows.facts, named)), flush=True)
     print("\n".join(skus_of_known_architecture(rows, model)), flush=True)
     for group in ("model", "version"):

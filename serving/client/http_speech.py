@@ -34,12 +34,14 @@ class Listener(Protocol):
     @property
     def likeness(self) -> Likeness | None:
         """Events that it holds for say nothing new: `again` is enough of them. Every likeness given stays true."""
+        return None
 
     def event(self, data: bytes, at_ns: int) -> None:
         """The data of one server-sent event."""
 
     def again(self, at_ns: int) -> None:
         """One more event that the likeness holds for."""
+        raise AssertionError("no likeness was given")
 
     def document(self, status: int, body: bytes, at_ns: int) -> None:
         """The whole body of an answer that is no event stream, or whose status is not 200."""

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator
 from http import HTTPStatus
 
 from serving.client.errors import RequestError, cut_off, server_said, timed_out, unreachable
+from serving.client.http_speech import Listener
 from serving.client.links import link_of, open_pool
 from serving.client.readers import Reader, parse
 from serving.client.request import Delta, Endpoint, Request
@@ -65,10 +66,8 @@ class StreamClient:
         self._pool.close()
 
 
-class _Answer:
-    """A Listener that hands deltas to one waiting coroutine."""
-
-    likeness = None
+class _Answer(Listener):
+    """Hands deltas to one waiting coroutine; it wants the text of every event."""
 
     def __init__(self, reader: Reader, *, stream: bool, address: str) -> None:
         self._reader = reader
@@ -102,9 +101,6 @@ class _Answer:
         if not self._over:
             self._timed_out = True
             self._finish(timed_out(self._address, seconds, self._tokens))
-
-    def again(self, at_ns: int) -> None:
-        """Nothing is alike: the text of every event is wanted."""
 
     def event(self, data: bytes, at_ns: int) -> None:
         if self._over:

@@ -8,6 +8,7 @@ from typing import Any
 
 from serving.client.errors import RequestError, server_said, unreachable
 from serving.client.grpc_speech import GrpcSpeech
+from serving.client.http_speech import Listener
 from serving.client.links import tls_of
 from serving.client.pool import Pool
 from serving.client.request import Endpoint
@@ -44,10 +45,8 @@ class UnaryClient:
             pool.close()
 
 
-class _Call:
-    """A Listener of serving.client.http_speech for one message."""
-
-    likeness = None
+class _Call(Listener):
+    """Hears one message."""
 
     def __init__(self, address: str) -> None:
         self.outcome: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
@@ -56,9 +55,6 @@ class _Call:
 
     def event(self, data: bytes, at_ns: int) -> None:
         self._message = data
-
-    def again(self, at_ns: int) -> None:
-        """Nothing is alike."""
 
     def document(self, status: int, body: bytes, at_ns: int) -> None:
         """No gRPC answer is one."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,19 +31,30 @@ class Bytes(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.
         return int(float(number) * (1024 if binary else 1000) ** " kmgt".index(prefix.lower() or " "))
 
 
-class Milliseconds(click.ParamType):  # type: ignore[type-arg]  # as above
-    """A time such as 50, 50ms or 0.5s."""
+class Time(click.ParamType):  # type: ignore[type-arg]  # as above
+    """A time as people write it, more than 0; `units` are what it may be given in, and what each is worth."""
 
     name = "time"
 
+    def __init__(self, units: Mapping[str, float], *, examples: str) -> None:
+        self._units, self._examples = units, examples
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Milliseconds of `value`, more than 0."""
+        """`value` in the unit that is worth 1."""
         if isinstance(value, float):
             return value
-        found = re.fullmatch(r"(\d*\.?\d+)\s*(us|ms|s|)", str(value).strip())
-        if found is None or not float(found[1]):
-            self.fail(f"'{value}' is no time: write 50, 50ms or 0.5s; without a unit it is milliseconds", param, ctx)
-        return float(found[1]) * {"us": 1e-3, "s": 1e3}.get(found[2], 1.0)
+        number = str(value).rstrip("".join(self._units))
+        try:
+            time = float(number) * self._units[str(value)[len(number) :]]
+        except (ValueError, KeyError):
+            time = 0.0
+        if not 0 < time < float("inf"):
+            self.fail(f"'{value}' is no time; write e.g. {self._examples}", param, ctx)
+        return time
+
+
+SECONDS = Time({"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}, examples="30s, 2m or 500ms")
+MILLISECONDS = Time({"": 1.0, "us": 1e-3, "ms": 1.0, "s": 1e3}, examples="50, 50ms or 0.5s; without a unit it is ms")
 
 
 spec = click.option(

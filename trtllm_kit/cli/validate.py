@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from trtllm_kit.cli.validate_subject import SubjectRequest, subject_options
 from trtllm_kit.cli.validate_target import TargetRequest, target_options
 from trtllm_kit.console import StderrTalk
 from trtllm_kit.errors import PerformanceError, UsageError
+from trtllm_kit.stamps import stamp
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -146,7 +146,7 @@ def _baseline(store: Store, subject: Subject, load: Load) -> Path | None:
 
 def _results_folder(store: Store, report: Path | None, subject: Subject) -> Path:
     if report is None:
-        started = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+        started = stamp().removesuffix("Z")
         return store.root / "validations" / f"{started}-{subject.about.get('identifier', 'served')}-{os.getpid()}"
     if (report / "runs").exists():
         raise UsageError(f"{report} holds results already", expected="a new folder", fix="give another --report")

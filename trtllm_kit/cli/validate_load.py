@@ -24,20 +24,6 @@ if TYPE_CHECKING:
 _POSITIVE = click.FloatRange(min=0, min_open=True)
 _COUNT = click.IntRange(min=1)
 _FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
-_UNITS_S = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-
-
-def _seconds(text: str) -> float:
-    """Time as people write it: 30s, 2m, 500ms."""
-    number = text.rstrip("".join(_UNITS_S))
-    try:
-        seconds = float(number) * _UNITS_S[text[len(number) :]]
-    except (ValueError, KeyError):
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise click.BadParameter(f"'{text}' is no time; write e.g. 30s, 2m or 500ms")
-    return seconds
-
 
 _OPTIONS = (
     click.option("--concurrency", "concurrencies", multiple=True, type=_COUNT, help="Closed loop; repeat for more."),
@@ -48,7 +34,7 @@ _OPTIONS = (
     click.option(
         "--duration",
         "duration_s",
-        type=_seconds,
+        type=options.SECONDS,
         metavar="TIME",
         help="Of each level.  [default: 30s where --rate or --find-max]",
     ),
@@ -66,7 +52,13 @@ _OPTIONS = (
     click.option("--trace-speed", type=_POSITIVE, default=1.0, show_default=True, help="2 replays in half the time."),
     click.option("--seed", type=int, help="The same seed sends the same bytes."),
     click.option(
-        "--timeout", "timeout_s", type=_seconds, default="300s", show_default=True, metavar="TIME", help="Of a request."
+        "--timeout",
+        "timeout_s",
+        type=options.SECONDS,
+        default="300s",
+        show_default=True,
+        metavar="TIME",
+        help="Of a request.",
     ),
     click.option("--metrics-url", help="The server's metrics.  [default: found beside its HTTP port]"),
     click.option("--slo", "slo_text", metavar="SLO", help="For goodput, e.g. ttft:500ms,tpot:50ms,e2e:10s."),
