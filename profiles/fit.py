@@ -28,7 +28,7 @@ PUBLISHED = Path(__file__).parent / "data" / "published_throughput.csv"
 _NOISE = {"0.10": 0.12, "0.11": 0.08}  # of a logarithm, by version: the first in-flight batching pages are uneven
 _NOISE_OTHERWISE, _NOISE_MOE_SERVED, _NOISE_TTFT = 0.06, 0.25, 0.35
 _LARGEST_GROUP = 8  # GPUs; wider rows are several nodes, which the model does not describe
-_ITERATIONS, _ATTEMPTS, _SETTLED, _DIFFERENCE = 100, 8, 1e-6, 1e-4
+_ITERATIONS, _ATTEMPTS, _SETTLED, _DIFFERENCE, _DAMPING = 400, 8, 1e-7, 1e-4, 1e-3
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class _Problem:
 
     def solve(self, vector: Array) -> Array:
         """The vector of least cost, from a first guess."""
-        damping, (cost, misses) = 1e-3, self._cost(vector)
+        damping, (cost, misses) = _DAMPING, self._cost(vector)
         precision = self._layout.spreads**-2
         for _ in range(_ITERATIONS):
             before, slopes = cost, self._slopes(vector)
@@ -148,7 +148,7 @@ class _Problem:
                     damping *= 5
                     continue
                 gain = cost - trial_cost
-                vector, cost, misses, damping = trial, trial_cost, trial_misses, damping / 5
+                vector, cost, misses, damping = trial, trial_cost, trial_misses, max(damping / 5, _DAMPING)
                 if gain < 0.1 * _SETTLED * cost:
                     break
             if before - cost < _SETTLED * before:

@@ -43,13 +43,13 @@ def at_most_one(share: Array) -> Array:
 
 PARAMETERS = (
     # shares of the GPU's peaks
-    Parameter("gemm_efficiency", 0.75, 0.3, {"architecture": 0.15, "math": 0.12, "sku": 0.07}),
-    Parameter("gemm_half_tokens", 60, 0.7, {"architecture": 0.3}),  # tokens at which a GEMM reaches half of it
+    Parameter("gemm_efficiency", 0.75, 0.3, {"architecture": 0.15, "math": 0.12, "sku": 0.07, "version": 0.025}),
+    Parameter("gemm_half_tokens", 60, 0.7, {"architecture": 0.3, "version": 0.15}),  # at which a GEMM reaches half
     Parameter("power_exponent", 0.5, 0.5, share=True),  # how efficiency falls with power for each TFLOP/s
     Parameter("weight_read_efficiency", 0.80, 0.2, {"architecture": 0.1, "sku": 0.05}, share=True),
     Parameter("kv_read_efficiency", 0.75, 0.3, {"architecture": 0.15, "sku": 0.07, "stack": 0.1}, share=True),
     Parameter("kv_elements_per_flop", 0.006, 0.5, {"architecture": 0.2, "heads": 0.3}),
-    Parameter("prefill_attention_efficiency", 0.45, 0.4, {"architecture": 0.2}, share=True),
+    Parameter("prefill_attention_efficiency", 0.45, 0.4, {"architecture": 0.2, "version": 0.1}, share=True),
     # vectors of 16 bits read or written outside of GEMMs, by token and layer, and for each expert of a token
     Parameter("activation_vectors", 20, 0.6, {"architecture": 0.3}),
     Parameter("expert_vectors", 3, 0.6, {"architecture": 0.2}),
@@ -62,13 +62,13 @@ PARAMETERS = (
     ),
     Parameter("link_efficiency", 0.6, 0.4, {"bus": 0.4, "ring": 0.4, "topology": 0.2, "group": 0.2}),
     # launching and scheduling
-    Parameter("layer_overhead_s", 12e-6, 0.6, {"architecture": 0.3, "stack": 0.4}),
-    Parameter("step_overhead_s", 2e-3, 0.8, {"client": 0.6, "architecture": 0.2}),
-    Parameter("sequence_overhead_s", 4e-6, 0.8, {"client": 0.5, "architecture": 0.2}),
+    Parameter("layer_overhead_s", 12e-6, 0.6, {"architecture": 0.3, "stack": 0.4, "version": 0.1}),
+    Parameter("step_overhead_s", 2e-3, 0.8, {"client": 0.6, "architecture": 0.2, "version": 0.15}),
+    Parameter("sequence_overhead_s", 4e-6, 0.8, {"client": 0.5, "architecture": 0.2, "version": 0.15}),
     # memory that is neither weights nor KV cache
-    Parameter("reserve_bytes", 1.5e9, 0.3, {"stack": 0.3}),
+    Parameter("reserve_bytes", 1.5e9, 0.3, {"stack": 0.3, "version": 0.15}),
     Parameter("reserve_activations", 2, 0.7, {"stack": 0.5}),  # copies of a step's activations
-    Parameter("reserve_logit_bytes", 6, 0.25, {"stack": 0.2}),  # by sequence and vocabulary entry
+    Parameter("reserve_logit_bytes", 6, 0.25, {"stack": 0.2, "version": 0.1}),  # by sequence and vocabulary entry
     Parameter("reserve_attention_dp_bytes", 6e9, 0.4),
     Parameter("kv_fraction", 0.92, 0.03, {"version": 0.05}),
     # experts

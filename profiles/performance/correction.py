@@ -34,6 +34,7 @@ class Block:
 BLOCKS = (
     Block("architecture", ("kind", "architecture", "math"), 0.05),
     Block("model", ("kind", "model"), 0.06),
+    Block("model_version", ("kind", "architecture", "model", "version"), 0.06),
     Block("parallel", ("kind", "sku", "gpus"), 0.04),
     Block("lengths", ("kind", "stack"), 0.05, by_length=True),
     Block("lengths_version", ("kind", "version"), 0.04, by_length=True),

@@ -33,9 +33,10 @@ def capacity(c: Columns, k: Constants) -> Array:
     return least(paged, ceiling, budget)
 
 
-def least(*limits: Array) -> Array:
+def least(*limits: Array, sharpness: float = _SHARPNESS) -> Array:
     """The smallest limit, a little less where several are near."""
-    return np.asarray(sum(limit**-_SHARPNESS for limit in limits) ** (-1 / _SHARPNESS))
+    smallest = np.minimum.reduce(limits)
+    return np.asarray(smallest * sum((limit / smallest) ** -sharpness for limit in limits) ** (-1 / sharpness))
 
 
 def chunk_tokens(c: Columns, sequences: Array) -> Array:

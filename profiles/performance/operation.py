@@ -12,6 +12,7 @@ from profiles.performance.memory import capacity, chunk_tokens, least
 from profiles.performance.step import Constants
 
 _FEWEST_MIXED = 1e-3
+_SHARP = 24.0  # a corner here would make whole answers of waiting hang on the last byte of memory, and stop a fit
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Steady:
 def steady(c: Columns, k: Constants) -> Steady:
     """Solve the steady state: as many sequences as load and memory allow, prompts spread over the steps."""
     limit = capacity(c, k)
-    sequences = np.where(c.serving > 0, np.minimum(limit, c.load), least(limit, c.load))
+    sequences = np.where(c.serving > 0, least(limit, c.load, sharpness=_SHARP), least(limit, c.load))
     rank = sequences / c.pp / c.dp
     others = np.where(c.serving > 0, np.maximum(rank - 1, 0), rank)  # a user's own prefill is no part of its TPOT
     prompts = others * c.isl / c.osl

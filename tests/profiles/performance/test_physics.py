@@ -91,6 +91,16 @@ def test_throughput_rises_with_concurrency_and_so_does_the_wait(
     assert many.batch >= few.batch
 
 
+def test_the_wait_begins_without_a_corner() -> None:
+    """Whole answers of waiting must not hang on the last byte of memory, which nobody knows."""
+    setup = Setup(shape=find("llama-3.1-8b"), precision="fp8", kv_bits=8, sku=skus.find("h100_sxm"), tp_size=1)
+    room = int(at_concurrency(setup, 1000, 1000, 1_000_000).batch)
+    waits = [at_concurrency(setup, 1000, 1000, users).ttft_ms.value for users in range(room * 4 // 5, room * 6 // 5)]
+    steps = np.diff(waits)
+    assert steps[-1] > 10 * steps[0]
+    assert (steps[1:] / steps[:-1]).max() < 1.2
+
+
 @checked
 @given(setup=setups(), isl=lengths, osl=lengths, concurrency=st.integers(1, 4096))
 def test_nothing_beats_the_roofline(setup: Setup, isl: int, osl: int, concurrency: int) -> None:
