@@ -11,7 +11,7 @@ _CEILING = 4096.0  # trtllm-bench never asks for more sequences: bench/build/tun
 _FEWEST_TOKENS, _MOST_TOKENS = 2048.0, 32768.0  # its bounds for max_num_tokens, same place
 _SERVED_TOKENS = 8192.0  # max_num_tokens of trtllm-serve: llmapi/llm_args.py
 _FEWEST_SEQUENCES = 64.0
-_SHARPNESS = 6.0
+SHARPNESS = 6.0  # of `least`
 
 
 def weight_bytes(c: Columns) -> Array:
@@ -33,7 +33,7 @@ def capacity(c: Columns, k: Constants) -> Array:
     return least(paged, ceiling, budget)
 
 
-def least(*limits: Array, sharpness: float = _SHARPNESS) -> Array:
+def least(*limits: Array, sharpness: Array | float = SHARPNESS) -> Array:
     """The smallest limit, a little less where several are near."""
     smallest = np.minimum.reduce(limits)
     return np.asarray(smallest * sum((limit / smallest) ** -sharpness for limit in limits) ** (-1 / sharpness))

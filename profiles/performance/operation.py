@@ -8,11 +8,11 @@ import numpy as np
 
 from profiles.performance import step
 from profiles.performance.columns import Array, Columns
-from profiles.performance.memory import capacity, chunk_tokens, least
+from profiles.performance.memory import SHARPNESS, capacity, chunk_tokens, least
 from profiles.performance.step import Constants
 
 _FEWEST_MIXED = 1e-3
-_SHARP = 24.0  # a corner here would make whole answers of waiting hang on the last byte of memory, and stop a fit
+_SERVED_SHARPNESS = 24.0  # with a corner, whole answers of waiting would hang on the last byte of memory, and fits stop
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,6 @@ class Steady:
     """What holds when requests enter as fast as they leave. Arrays [n]; seconds and sequences."""
 
     sequences: Array  # in flight in the replica
-    limit: Array  # how many it could hold
     token_s: Array  # between two tokens of one sequence: one step of every pipeline stage
     least_token_s: Array  # by the roofline
     fixed_s: Array  # of `token_s`, what does not depend on the number of sequences
@@ -28,15 +27,13 @@ class Steady:
 
 def steady(c: Columns, k: Constants) -> Steady:
     """Solve the steady state: as many sequences as load and memory allow, prompts spread over the steps."""
-    limit = capacity(c, k)
-    sequences = np.where(c.serving > 0, least(limit, c.load, sharpness=_SHARP), least(limit, c.load))
+    sequences = least(capacity(c, k), c.load, sharpness=np.where(c.serving > 0, _SERVED_SHARPNESS, SHARPNESS))
     rank = sequences / c.pp / c.dp
     others = np.where(c.serving > 0, np.maximum(rank - 1, 0), rank)  # a user's own prefill is no part of its TPOT
     prompts = others * c.isl / c.osl
     share = _mixed_share(c, rank, prompts)
     return Steady(
         sequences=sequences,
-        limit=limit,
         token_s=c.pp * step.step_s(c, k, rank, prompts, share),
         least_token_s=c.pp * step.roofline_s(c, rank, prompts),
         fixed_s=c.pp * step.fixed_s(c, k),
